@@ -1,0 +1,1 @@
+"""Blind dictionary induction between two languages. Never asks what the items are."""

@@ -1,0 +1,53 @@
+"""Alignment: what a blind aligner returns."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class NullVerdict:
+    """The objective against the same objective on surrogates of the target that share its counts but not its structure."""
+
+    objective: float
+    null: tuple[float, ...]
+    "The objective reached on each surrogate."
+    threshold: float
+    "What the objective must exceed for the alignment to be believed."
+    believed: bool
+    reason: str
+    "One sentence that a user reads: what was compared, and what follows."
+    evidence: dict[str, float] = field(default_factory=dict)
+    "Other unlabelled figures the verdict rests on (agreement between restarts, margin in standard deviations)."
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A dictionary between two languages found without pairs. Frozen; call it with source items to translate them."""
+
+    source_items: tuple[str, ...]
+    target_items: tuple[str, ...]
+    coupling: Float[np.ndarray, "source target"]
+    "Joint weight P(source, target) >= 0, summing to 1 over what was aligned; a row of zeros was not aligned."
+    objective: float
+    "Unsupervised objective, higher is better, at most 1: explained information for decipherment."
+    confidence: Float[np.ndarray, "source"]
+    "Per source item, in [0, 1]: estimated chance that its best target is right."
+    verdict: NullVerdict | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    "How it was made: method, knobs, seeds, iterations, seconds, objective of each restart."
+
+    def posterior(self) -> Float[np.ndarray, "source target"]:
+        """P(target | source), rows summing to 1 (or to 0 where the item was not aligned)."""
+        total = self.coupling.sum(axis=1, keepdims=True)
+        return np.divide(self.coupling, total, out=np.zeros_like(self.coupling), where=total > 0)
+
+    def best(self, k: int = 1) -> Int[np.ndarray, "source k"]:
+        """Indices of the k best targets of every source item, best first."""
+        return np.argsort(-self.posterior(), axis=1, kind="stable")[:, :k]
+
+    def __call__(self, source: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """The best target of each given source item."""
+        return self.best(1)[source, 0]
