@@ -1,0 +1,69 @@
+"""What two items do near each other: lagged co-occurrence within segments, the one thing a blind aligner reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from sae_translate.languages.language import Corpus
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts and lagged co-occurrence of the items of one corpus."""
+
+    counts: Float[np.ndarray, "items"]
+    "Share of the positions that each item holds, summed over positions: at most the number of positions."
+    lagged: tuple[sparse.csr_array, ...]
+    "For every lag, [item, item'] = weight of item followed by item' that many positions later, in one segment."
+    n_positions: int
+    lags: tuple[int, ...]
+
+
+def share_positions(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Every position's weights divided by their sum, so that a position counts once however many items it holds."""
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    shared = matrix.astype(np.float32, copy=True)
+    shared.data *= np.repeat(scale, np.diff(shared.indptr)).astype(np.float32)
+    return shared
+
+
+def fold(matrix: sparse.csr_array, keep: Int[np.ndarray, "kept"], other: bool) -> sparse.csr_array:
+    """The kept columns of shared positions, in the order given, and with `other` one more column for what they lack."""
+    kept = sparse.csr_array(matrix[:, keep])
+    if not other:
+        return kept
+    missing = 1.0 - np.asarray(kept.sum(axis=1)).ravel()
+    missing[missing < 1e-5] = 0.0
+    return sparse.csr_array(sparse.hstack([kept, sparse.csr_array(missing[:, None].astype(np.float32))], format="csr"))
+
+
+def lagged_cooccurrence(
+    rows: sparse.csr_array,
+    columns: sparse.csr_array,
+    segments: Int[np.ndarray, "segments+1"],
+    lag: int,
+) -> sparse.csr_array:
+    """Weight of row item at a position and column item `lag` positions later, summed over positions of one segment.
+
+    A negative lag looks back. `rows` and `columns` are positions x items and share their positions.
+    """
+    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
+    step = abs(lag)
+    early = np.flatnonzero(segment[: len(segment) - step] == segment[step:]) if step < len(segment) else np.arange(0)
+    first, second = (early, early + step) if lag >= 0 else (early + step, early)
+    return sparse.csr_array(rows[first].T @ columns[second])
+
+
+def statistics_of(corpus: Corpus, lags: Sequence[int] = (1, 2, 3, 4)) -> Statistics:
+    """Counts and lagged co-occurrence of a whole corpus; nothing crosses the end of a segment."""
+    shared = share_positions(corpus.matrix)
+    return Statistics(
+        counts=np.asarray(shared.sum(axis=0, dtype=np.float64)).ravel(),
+        lagged=tuple(lagged_cooccurrence(shared, shared, corpus.segments, lag) for lag in lags),
+        n_positions=corpus.n_positions,
+        lags=tuple(lags),
+    )
