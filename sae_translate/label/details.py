@@ -1,0 +1,93 @@
+"""What the report shows of each latent: statistics, contexts, and its place on a map of decoder directions."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from activation_cache.shards import ActivationCache
+from sae_translate.label.config import LabelConfig
+from sae_translate.label.evidence import FeatureCounts, top_features
+
+
+def decoder_map(directions: Float[np.ndarray, "live d"], seed: int, most: int = 5000) -> Float[np.ndarray, "live 2"]:
+    """Two-dimensional map of decoder directions: t-SNE of cosine distances up to `most` latents, PCA beyond."""
+    n = len(directions)
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    unit = directions / np.maximum(norms, 1e-12)
+    if n < 3:
+        return np.zeros((n, 2), dtype=np.float32)
+    if n < 20 or n > most:
+        return PCA(2, random_state=seed).fit_transform(unit)
+    reduced = PCA(min(50, n, unit.shape[1]), random_state=seed).fit_transform(unit)
+    perplexity = min(30.0, (n - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", metric="cosine", random_state=seed).fit_transform(reduced)
+
+
+def context_at(
+    position: int, kind: str, segments, documents, tokens, surfaces, activation: dict[int, float], config: LabelConfig
+) -> dict:
+    """A window around a position, inside its context, with the latent's activation at every token of it."""
+    segment = int(np.searchsorted(segments, position, side="right")) - 1
+    start = max(int(segments[segment]), position - config.before)
+    end = min(int(segments[segment + 1]), position + config.after + 1)
+    return {
+        "kind": kind,
+        "document": int(documents[segment]),
+        "position": position,
+        "tokens": [surfaces[t] for t in tokens[start:end].tolist()],
+        "values": [round(activation.get(i, 0.0), 4) for i in range(start, end)],
+        "peak": position - start,
+    }
+
+
+def latents_table(
+    cache: ActivationCache,
+    name: str,
+    matrix: sparse.csr_array,
+    live: Int[np.ndarray, "live"],
+    surfaces: list[str],
+    places: Float[np.ndarray, "live 2"],
+    counts: FeatureCounts,
+    names: list[str],
+    config: LabelConfig,
+) -> pd.DataFrame:
+    """One row a live latent: statistics, contexts and place on the map, for the report."""
+    statistics = cache.statistics(name)
+    segments, documents, tokens = cache.context_offsets, cache.document_ids, cache.tokens
+    columns = sparse.csc_array(matrix)
+    rows = []
+    for i, latent in enumerate(live.tolist()):
+        part = slice(columns.indptr[i], columns.indptr[i + 1])
+        activation = dict(zip(columns.indices[part].tolist(), columns.data[part].tolist(), strict=True))
+        wanted = [("top", p) for p in statistics.top_positions[latent][: config.n_top].tolist()]
+        wanted += [
+            (f"q{q}", p)
+            for q, positions in enumerate(statistics.quantile_positions[latent].tolist())
+            for p in positions[: config.n_quantile]
+        ]
+        top = top_features(counts, i, k=1)
+        rows.append(
+            {
+                "latent": latent,
+                "density": float(statistics.density[latent]),
+                "mean": float(statistics.mean[latent]),
+                "max": float(statistics.max[latent]),
+                "histogram": statistics.histogram[latent].tolist(),
+                "histogram_edges": np.asarray(statistics.histogram_edges[latent], dtype=float).tolist(),
+                "x": float(places[i, 0]),
+                "y": float(places[i, 1]),
+                "token": names[top[0][0]] if top else "",
+                "token_precision": top[0][1] if top else float("nan"),
+                "contexts": [
+                    context_at(
+                        p, kind, cache.context_offsets, cache.document_ids, cache.tokens, surfaces, activation, config
+                    )
+                    for kind, p in wanted
+                    if p >= 0
+                ],
+            }
+        )
+    return pd.DataFrame(rows)
