@@ -82,9 +82,7 @@ def latents_table(
                 "token": names[top[0][0]] if top else "",
                 "token_precision": top[0][1] if top else float("nan"),
                 "contexts": [
-                    context_at(
-                        p, kind, cache.context_offsets, cache.document_ids, cache.tokens, surfaces, activation, config
-                    )
+                    context_at(p, kind, segments, documents, tokens, surfaces, activation, config)
                     for kind, p in wanted
                     if p >= 0
                 ],

@@ -111,9 +111,7 @@ def method_summary(
                 **{name: float(stood[name].mean()) for name in ("precision", "recall", "f1", "balanced_accuracy")},
                 "f1_low": low,
                 "f1_high": high,
-                "label_mass": float(mine["label_mass"].fillna(0.0).mean())
-                if mine["label_mass"].notna().any()
-                else float("nan"),
+                "label_mass": float(mine["label_mass"].fillna(0.0).mean()) if scored else float("nan"),
                 "p_at_1": float(np.mean(right)) if right else float("nan"),
                 "n_gold": len(right),
                 "chosen": int(mine["chosen"].sum()),
