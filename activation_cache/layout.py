@@ -1,0 +1,256 @@
+"""The on-disk format, in one place: what a cache folder holds, under which names, and how its parts are validated.
+
+    manifest.json                     what was recorded, and from what (`Manifest`)
+    tokenizer/                        the model's tokenizer, so that a cache can be read without the model
+    shards/00000.safetensors          tokens, contexts, activations and latents of consecutive contexts
+    shards/00000.json                 its sidecar (`Sidecar`): sha256, sizes. A shard exists when its sidecar does
+    statistics/0.safetensors, .json   statistics of the manifest's SAE number 0 (`LatentStatistics`), and their sidecar
+
+Inside a shard: `tokens` int32 [n], `context_lengths` int32 [contexts], `document_ids` int64 [contexts];
+`activations.H` float16 [n, d] for recorded hook number H; and for SAE number S the token-major CSR
+`latents.S.indptr` int64 [n+1], `latents.S.indices` uint16 (uint32 above 65,536 latents), `latents.S.values` float16.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from activation_cache.errors import UserError, nearest
+
+FORMAT = "activation-cache/1"
+"Name and version of the format; readers refuse any other."
+MANIFEST = "manifest.json"
+SHARDS = "shards"
+STATISTICS = "statistics"
+TOKENIZER = "tokenizer"
+
+N_TOP = 20
+"Top contexts kept of every latent."
+N_BANDS, N_PER_BAND = 5, 4
+"Quantile bands of a latent's activations, and the contexts kept in each."
+HISTOGRAM_EDGES = np.concatenate(
+    [2.0 ** np.arange(-6, 10)[:, None] * (1 + np.arange(4) / 4), [[2.0**10] + [np.nan] * 3]]
+).ravel()[:65]
+"64 bins, four an octave from 1/64 to 1024; the first bin also holds what is below, the last what is above."
+
+
+def shard_file(index: int) -> str:
+    return f"{SHARDS}/{index:05d}.safetensors"
+
+
+def statistics_file(sae_index: int) -> str:
+    return f"{STATISTICS}/{sae_index}.safetensors"
+
+
+def sidecar_file(file: str) -> str:
+    return file.removesuffix(".safetensors") + ".json"
+
+
+def index_dtype(d_sae: int) -> type:
+    """The smallest unsigned type that numbers the latents of an SAE of this width."""
+    return np.uint16 if d_sae <= 1 << 16 else np.uint32
+
+
+@dataclass(frozen=True)
+class HookEntry:
+    """One hook point of a recording."""
+
+    name: str
+    d: int
+    "Width of its activations."
+    recorded: bool
+    "Whether the dense activations are in the shards, or were only fed to SAEs."
+
+
+@dataclass(frozen=True)
+class SaeEntry:
+    """One SAE whose latents a cache holds."""
+
+    name: str
+    "What `ActivationCache.latents` takes."
+    source: str
+    "Where it was loaded from: a folder, or `release/sae_id`."
+    hook_name: str
+    d_in: int
+    d_sae: int
+    architecture: str
+    identity: str
+    "sha256 of its weights."
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A small file beside the shards, with its hash."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a cache holds and what it was made from."""
+
+    key: str
+    "sha256 over everything that decides the bytes of the shards: caches of different keys are never mixed."
+    model: str
+    model_identity: str
+    "sha256 of the model's weights as they were used."
+    dataset: str
+    dataset_identity: str
+    "sha256 of the recorded tokens with their contexts and documents."
+    hooks: tuple[HookEntry, ...]
+    saes: tuple[SaeEntry, ...]
+    context_size: int
+    "Most positions fed at once, BOS included."
+    prepend_bos: bool
+    bos_token_id: int | None
+    "The token fed before every context and not recorded; None where there is none."
+    mix_documents: bool
+    centered: bool
+    "Whether the mean over the width was taken off the residual stream, as the SAEs' training did."
+    dtype: str
+    "The dtype the model ran in; activations and latents are stored as float16."
+    batch_size: int
+    seed: int
+    "Chooses the random sample behind the quantile contexts."
+    n_tokens: int
+    n_contexts: int
+    n_documents: int
+    contexts_per_shard: int
+    files: tuple[FileEntry, ...] = ()
+    "The tokenizer's files; not part of the key."
+    format: str = FORMAT
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        return tuple(hook.name for hook in self.hooks)
+
+    @property
+    def recorded_hooks(self) -> tuple[HookEntry, ...]:
+        return tuple(hook for hook in self.hooks if hook.recorded)
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.n_contexts // self.contexts_per_shard)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What must be true of the file beside it."""
+
+    key: str
+    "The cache's key."
+    sha256: str
+    n_bytes: int
+    n_tokens: int
+    n_contexts: int
+    saturated: int = 0
+    "Values beyond float16, stored as its largest number."
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """What one pass over a cache says of every latent of an SAE. Positions are global, in `[0, n_tokens)`, or -1."""
+
+    density: Float[np.ndarray, "d_sae"]
+    "Share of positions on which the latent is active."
+    mean: Float[np.ndarray, "d_sae"]
+    "Mean over the positions on which it is active; 0 for a dead latent."
+    max: Float[np.ndarray, "d_sae"]
+    histogram: Int[np.ndarray, "d_sae bins"]
+    "Active positions in every bin of activation."
+    histogram_edges: Float[np.ndarray, "bins+1"]
+    top_positions: Int[np.ndarray, "d_sae top"]
+    "Positions of the highest activations, at most one a context, best first; -1 pads."
+    top_values: Float[np.ndarray, "d_sae top"]
+    quantile_positions: Int[np.ndarray, "d_sae bands per_band"]
+    "Positions from equal bands, lowest first, of a uniform sample of its active contexts; -1 pads."
+    quantile_values: Float[np.ndarray, "d_sae bands per_band"]
+
+
+def run_key(manifest: Manifest) -> str:
+    """sha256 over every field but the key itself and the files beside the shards."""
+    content = {k: v for k, v in asdict(manifest).items() if k not in ("key", "files")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def differences(ours: Manifest, theirs: Manifest) -> list[str]:
+    """The fields in which two manifests differ, the key and the files beside the shards apart."""
+    return [f.name for f in fields(Manifest) if f.name not in ("key", "files")
+            and getattr(ours, f.name) != getattr(theirs, f.name)]
+
+
+def manifest_to_json(manifest: Manifest) -> str:
+    return json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
+
+
+def manifest_from_json(text: str, where: str) -> Manifest:
+    """The manifest in this text, wholly validated; a `UserError` naming the place where it is not one of ours."""
+    raw = _json_object(text, where)
+    if raw.get("format") != FORMAT:
+        raise UserError(f"{where} is of format {raw.get('format')!r}; this version reads {FORMAT!r}: record it again")
+    parts = {"hooks": HookEntry, "saes": SaeEntry, "files": FileEntry}
+    for name, kind in parts.items():
+        if not isinstance(raw.get(name), list):
+            raise UserError(f"{where}: {name} must be a list; the file was altered, record the cache again")
+        raw[name] = tuple(_build(kind, item, where) for item in raw[name])
+    manifest = _build(Manifest, raw, where)
+    for file in manifest.files:
+        _inside(file.path, where)
+    counts_fit = manifest.n_documents >= 1 and 1 <= manifest.n_contexts <= manifest.n_tokens
+    if not counts_fit or manifest.contexts_per_shard < 1 or manifest.context_size < 1:
+        raise UserError(f"{where}: its counts cannot be true; the file was altered, record the cache again")
+    if manifest.key != run_key(manifest):
+        raise UserError(f"{where} does not match its own key: the file was altered, record the cache again")
+    return manifest
+
+
+def sidecar_to_json(sidecar: Sidecar) -> str:
+    return json.dumps(asdict(sidecar), sort_keys=True) + "\n"
+
+
+def sidecar_from_json(text: str, where: str) -> Sidecar:
+    return _build(Sidecar, _json_object(text, where), where)
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(text)
+    except ValueError:
+        raise UserError(f"{where} is not valid JSON: it is no part of an activation cache, or it was cut off") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{where} is not a JSON object: it is no part of an activation cache")
+    return raw
+
+
+_PLAIN = {int: int, str: str, bool: bool, int | None: (int, type(None))}
+
+
+def _build(kind: type, raw: Any, where: str):
+    """A dataclass from JSON: every field there, none unknown, plain fields of the right type, counts not negative."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: an entry of {kind.__name__} is not an object; the file was altered")
+    known = {field.name: field for field in fields(kind)}
+    for name in raw:
+        if name not in known:
+            raise UserError(f"{where}: unknown field {name!r}. {nearest(name, known)}".strip())
+    for name, field in known.items():
+        if name not in raw:
+            raise UserError(f"{where}: the field {name!r} is missing; the file was altered or cut off")
+        expected = _PLAIN.get(field.type)
+        value = raw[name]
+        wrong = expected and (not isinstance(value, expected) or (isinstance(value, bool) and field.type is not bool))
+        if wrong or (isinstance(value, int) and value < 0):
+            raise UserError(f"{where}: {name} is {value!r}, which it cannot be; the file was altered")
+    return kind(**raw)
+
+
+def _inside(path: str, where: str) -> None:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\\" in path or "\0" in path:
+        raise UserError(f"{where}: the path {path!r} leaves the cache's folder; do not trust this cache")

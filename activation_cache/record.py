@@ -1,0 +1,220 @@
+"""Text, model and SAE to a cache: shard by shard, each whole or absent, continued where it was interrupted."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from activation_cache import examples, layout, shards
+from activation_cache.errors import UserError
+from activation_cache.layout import FileEntry, Manifest
+from activation_cache.plan import RecordingPlan
+
+LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is."""
+
+    n_tokens: int
+    "Tokens on disk so far."
+    total: int
+    "Tokens it will have."
+    n_bytes: int
+    "Bytes of the shards so far."
+    saturated: int
+    "Values beyond float16 so far, stored as its largest number."
+    kept: bool
+    "Whether the last shard was there already."
+
+
+def check_out(out: str | os.PathLike, overwrite: bool = False, resume: bool = False) -> None:
+    """A `UserError` where the folder holds something that a recording may not touch."""
+    folder = Path(out)
+    if overwrite and resume:
+        raise UserError("--overwrite and --resume contradict each other: give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
+    if not folder.exists() or not any(_contents(folder)):
+        return
+    if not (folder / layout.MANIFEST).is_file():
+        raise UserError(f"{folder} holds something else than an activation cache: choose another --out")
+    if not overwrite and not resume:
+        raise UserError(f"{folder} already holds a cache: continue it with --resume, replace it with --overwrite, or "
+                        "choose another --out")
+    if overwrite and (strange := _strange(folder)):
+        raise UserError(f"{folder} also holds {strange[0]}, which is no part of a cache: move it away, or choose "
+                        "another --out")
+
+
+def _contents(folder: Path) -> Iterator[Path]:
+    """Everything in the folder but temporary files of an interrupted run."""
+    return (path for path in folder.iterdir() if not path.name.endswith(".tmp"))
+
+
+def _strange(folder: Path) -> list[str]:
+    """What no recording would have put into its folder."""
+    rooms = {layout.SHARDS, layout.STATISTICS, layout.TOKENIZER}
+    top = [p.name for p in _contents(folder) if p.name not in rooms | {layout.MANIFEST} or p.is_symlink()]
+    inner = [f"{room}/{p.name}" for room in (layout.SHARDS, layout.STATISTICS) if (folder / room).is_dir()
+             for p in _contents(folder / room) if p.suffix not in (".safetensors", ".json")]
+    return top + inner
+
+
+def record(
+    plan: RecordingPlan, out: str | os.PathLike, overwrite: bool = False, resume: bool = False
+) -> Iterator[Progress]:
+    """Write the cache, a value after every shard. Interrupt it at any moment; with `resume` it goes on to equal bytes.
+
+    Errors: a `UserError` where the folder holds another recording, another process is writing it, or the disk is full.
+    """
+    folder = Path(out)
+    check_out(folder, overwrite, resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+    with shards.locked(folder):
+        if overwrite:
+            _clear(folder)
+        manifest = _open(plan, folder)
+        states = [examples.start(sae.d_sae) for sae in manifest.saes]
+        n_tokens = n_bytes = saturated = 0
+        for index in range(manifest.n_shards):
+            file = layout.shard_file(index)
+            sidecar = shards.read_sidecar(folder, file, manifest.key)
+            kept = sidecar is not None
+            if kept:
+                arrays = shards.read_arrays(folder, file, manifest.key)
+            else:
+                arrays, cut = compute_shard(plan, index)
+                shards.write_arrays(folder, file, arrays, manifest.key, len(arrays["tokens"]),
+                                    len(arrays["context_lengths"]), cut)
+                sidecar = shards.read_sidecar(folder, file, manifest.key)
+            states = [
+                examples.update(state, _csr(arrays, i, entry.d_sae), arrays["context_lengths"], manifest.seed)
+                for i, (state, entry) in enumerate(zip(states, manifest.saes, strict=True))
+            ]
+            n_tokens += sidecar.n_tokens
+            n_bytes += sidecar.n_bytes
+            saturated += sidecar.saturated
+            yield Progress(n_tokens, manifest.n_tokens, n_bytes, saturated, kept)
+        for i, state in enumerate(states):
+            statistics = vars(examples.finish(state))
+            shards.write_arrays(folder, layout.statistics_file(i), statistics, manifest.key, n_tokens,
+                                manifest.n_contexts)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a cache of ours, the manifest last, so that what an interruption leaves is still known as ours."""
+    for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
+        shutil.rmtree(folder / room, ignore_errors=True)
+    (folder / layout.MANIFEST).unlink(missing_ok=True)
+
+
+def _open(plan: RecordingPlan, folder: Path) -> Manifest:
+    """The manifest on disk: that of the recording being continued, which must be the same, or a new one."""
+    for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
+        (folder / room).mkdir(exist_ok=True)
+        for left in (folder / room).glob(".*.tmp"):
+            left.unlink()
+    if (folder / layout.MANIFEST).exists():
+        manifest = shards.read_manifest(folder)
+        if manifest.key != plan.manifest.key:
+            fields = ", ".join(layout.differences(plan.manifest, manifest))
+            raise UserError(f"{folder} holds another recording, which differs in {fields}: it cannot be continued; "
+                            "replace it with --overwrite, or choose another --out")
+        return manifest
+    files = []
+    with tempfile.TemporaryDirectory() as temporary:
+        plan.model.tokenizer.save_pretrained(temporary)
+        for path in sorted(Path(temporary).rglob("*")):
+            if path.is_file():
+                inner = f"{layout.TOKENIZER}/{path.relative_to(temporary).as_posix()}"
+                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+                content = path.read_bytes()
+                shards.write_file(folder / inner, content)
+                files.append(FileEntry(inner, hashlib.sha256(content).hexdigest()))
+    manifest = dataclasses.replace(plan.manifest, files=tuple(files))
+    shards.write_file(folder / layout.MANIFEST, layout.manifest_to_json(manifest).encode())
+    return manifest
+
+
+def _csr(arrays: dict[str, np.ndarray], sae_index: int, d_sae: int) -> sparse.csr_array:
+    indptr, indices, values = (arrays[f"latents.{sae_index}.{part}"] for part in ("indptr", "indices", "values"))
+    shape = (len(indptr) - 1, d_sae)
+    return sparse.csr_array((values.astype(np.float32), indices.astype(np.int32), indptr), shape=shape)
+
+
+def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays of one shard, and how many values were beyond float16. The same whenever and wherever it is run."""
+    manifest, contexts = plan.manifest, plan.contexts
+    first = index * manifest.contexts_per_shard
+    last = min(first + manifest.contexts_per_shard, manifest.n_contexts)
+    offsets = contexts.offsets[first : last + 1]
+    lengths = np.diff(offsets)
+    n = int(offsets[-1] - offsets[0])
+    arrays: dict[str, np.ndarray] = {
+        "tokens": contexts.tokens[offsets[0] : offsets[-1]],
+        "context_lengths": lengths.astype(np.int32),
+        "document_ids": contexts.document_ids[first:last],
+    }
+    saturated = 0
+    dense = {h: np.empty((n, hook.d), np.float16) for h, hook in enumerate(manifest.hooks) if hook.recorded}
+    found: list[list[sparse.csr_array]] = [[] for _ in plan.saes]
+    rows: list[np.ndarray] = []
+    for batch in np.array_split(order := np.argsort(lengths, kind="stable"), -(-len(order) // manifest.batch_size)):
+        values = _forward(plan, offsets, batch)
+        places = np.concatenate([np.arange(offsets[c], offsets[c + 1]) for c in batch]) - offsets[0]
+        rows.append(places)
+        for h, block in dense.items():
+            half = values[manifest.hooks[h].name]
+            saturated += int((half.abs() > LARGEST_HALF).sum())
+            block[places] = half.clamp(-LARGEST_HALF, LARGEST_HALF).to(torch.float16).cpu().numpy()
+        for s, sae in enumerate(plan.saes):
+            latents = sae.encode_sparse(values[manifest.saes[s].hook_name])
+            saturated += latents.saturated
+            found[s].append(latents.matrix)
+    back = np.argsort(np.concatenate(rows))
+    arrays |= {f"activations.{h}": block for h, block in dense.items()}
+    for s, parts in enumerate(found):
+        matrix = sparse.vstack(parts, format="csr")[back]
+        arrays[f"latents.{s}.indptr"] = matrix.indptr.astype(np.int64)
+        arrays[f"latents.{s}.indices"] = matrix.indices.astype(layout.index_dtype(matrix.shape[1]))
+        arrays[f"latents.{s}.values"] = matrix.data.astype(np.float16)
+    return arrays, saturated
+
+
+def _forward(plan: RecordingPlan, offsets: np.ndarray, batch: np.ndarray) -> dict[str, Tensor]:
+    """Activations of some contexts at every hook, positions in the contexts' order, BOS and padding left out.
+
+    Contexts of like length are padded on the right: causal attention keeps what follows from being seen.
+    """
+    manifest = plan.manifest
+    lead = int(manifest.prepend_bos)
+    lengths = [int(offsets[c + 1] - offsets[c]) for c in batch]
+    fed = np.zeros((len(batch), max(lengths) + lead), np.int64)
+    there = np.zeros(fed.shape, bool)
+    if lead:
+        fed[:, 0] = manifest.bos_token_id
+    for row, (context, length) in enumerate(zip(batch, lengths, strict=True)):
+        fed[row, lead : lead + length] = plan.contexts.tokens[offsets[context] : offsets[context] + length]
+        there[row, lead : lead + length] = True
+    values = plan.model.activations(torch.from_numpy(fed).to(plan.model.device), manifest.hook_names)
+    mask = torch.from_numpy(there).to(plan.model.device)
+    out = {}
+    for name, value in values.items():
+        value = value[mask]
+        tap = plan.model.tap_of(name)
+        out[name] = value - value.mean(-1, keepdim=True) if manifest.centered and tap and tap.residual else value
+    return out

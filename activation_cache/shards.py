@@ -1,0 +1,279 @@
+"""Atomic writing and verified reading of a cache: nothing is read that does not match its hash, nothing executed."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from activation_cache import layout
+from activation_cache.errors import UserError, nearest
+from activation_cache.layout import LatentStatistics, Manifest, SaeEntry, Sidecar
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Put these bytes there whole or not at all: a temporary file, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(
+            f"{path} could not be written ({error.strerror}): what is on disk is sound; make room or choose another "
+            "--out, or mend it and continue with --resume"
+        ) from None
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_arrays(
+    folder: Path, file: str, arrays: dict[str, np.ndarray], key: str, n_tokens: int, n_contexts: int, saturated: int = 0
+) -> int:
+    """Write arrays and then their sidecar; the number of bytes. They exist once the sidecar does."""
+    content = safetensors.numpy.save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    sidecar = Sidecar(key, hashlib.sha256(content).hexdigest(), len(content), n_tokens, n_contexts, saturated)
+    write_file(folder / file, content)
+    write_file(folder / layout.sidecar_file(file), layout.sidecar_to_json(sidecar).encode())
+    return len(content)
+
+
+def read_sidecar(folder: Path, file: str, key: str) -> Sidecar | None:
+    """The sidecar of a file; None where it has none yet. The file must have its size, and the cache's key."""
+    path = folder / layout.sidecar_file(file)
+    try:
+        sidecar = layout.sidecar_from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    except FileNotFoundError:
+        return None
+    if sidecar.key != key:
+        raise UserError(f"{path} belongs to another recording than the cache's manifest: record again with --overwrite")
+    try:
+        size = (folder / file).stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{folder / file} is gone: delete its sidecar {path.name} and continue with --resume") from None
+    if size != sidecar.n_bytes:
+        raise UserError(
+            f"{folder / file} has {size:,} bytes where {sidecar.n_bytes:,} were written: it was truncated or altered; "
+            "delete it with its .json and continue with --resume"
+        )
+    return sidecar
+
+
+def read_arrays(folder: Path, file: str, key: str) -> dict[str, np.ndarray]:
+    """The arrays of a file whose bytes match the hash in its sidecar; a `UserError` naming the file where not."""
+    sidecar = read_sidecar(folder, file, key)
+    if sidecar is None:
+        raise UserError(f"{folder / file} is missing: the recording was interrupted, continue it with --resume")
+    content = (folder / file).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sidecar.sha256:
+        raise UserError(
+            f"{folder / file} does not match its sha256: its bytes were altered; delete it with its .json and continue "
+            "with --resume"
+        )
+    return safetensors.numpy.load(content)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process alone; a `UserError` where another process is writing it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is writing {folder}: wait for it, or choose another --out") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a cache's folder; a `UserError` where the folder is missing or no cache of ours."""
+    path = folder / layout.MANIFEST
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}. Make a cache with `sae-translate cache`")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        raise UserError(f"{folder} is not an activation cache: it has no readable {layout.MANIFEST}") from None
+    return layout.manifest_from_json(text, str(path))
+
+
+def n_contexts_in_shard(manifest: Manifest, index: int) -> int:
+    return min(manifest.contexts_per_shard, manifest.n_contexts - index * manifest.contexts_per_shard)
+
+
+class ActivationCache:
+    """A recorded model: tokens, dense activations and SAE latents, position by position. Read only.
+
+    Opening checks that the manifest is ours, that every shard is there and has its size; each shard's sha256 is
+    checked when it is read. Errors: a `UserError` of one line.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.manifest: Manifest = read_manifest(self.path)
+        self._sidecars = [self._sidecar(layout.shard_file(i)) for i in range(self.manifest.n_shards)]
+        for i in range(len(self.manifest.saes)):
+            self._sidecar(layout.statistics_file(i))
+        if sum(sidecar.n_tokens for sidecar in self._sidecars) != self.manifest.n_tokens:
+            raise UserError(f"the shards of {self.path} do not add up to its {self.manifest.n_tokens:,} tokens: "
+                            "its files were altered, record it again with --overwrite")
+
+    def _sidecar(self, file: str) -> Sidecar:
+        sidecar = read_sidecar(self.path, file, self.manifest.key)
+        if sidecar is None:
+            raise UserError(f"{self.path} is incomplete, {file} is missing: continue the recording with --resume")
+        return sidecar
+
+    @property
+    def n_tokens(self) -> int:
+        return self.manifest.n_tokens
+
+    @property
+    def n_contexts(self) -> int:
+        return self.manifest.n_contexts
+
+    @property
+    def n_documents(self) -> int:
+        return self.manifest.n_documents
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(sidecar.n_bytes for sidecar in self._sidecars)
+
+    def shard(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays of one shard, verified; names as in `layout`."""
+        return read_arrays(self.path, layout.shard_file(index), self.manifest.key)
+
+    def shards(self) -> Iterator[dict[str, np.ndarray]]:
+        """All shards in order, one in memory at a time."""
+        return (self.shard(i) for i in range(self.manifest.n_shards))
+
+    @cached_property
+    def _text(self) -> dict[str, np.ndarray]:
+        parts = [
+            {name: shard[name] for name in ("tokens", "context_lengths", "document_ids")} for shard in self.shards()
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    @property
+    def tokens(self) -> Int[np.ndarray, "n"]:
+        """Token ids of every recorded position, in order. A BOS that was only fed is not among them."""
+        return self._text["tokens"]
+
+    @cached_property
+    def context_offsets(self) -> Int[np.ndarray, "contexts+1"]:
+        """First position of every context, and the number of positions at the end; contexts tile the positions."""
+        return np.concatenate([[0], np.cumsum(self._text["context_lengths"], dtype=np.int64)])
+
+    @property
+    def document_ids(self) -> Int[np.ndarray, "contexts"]:
+        """The document each context belongs to, numbered from 0 in the order they were read."""
+        return self._text["document_ids"]
+
+    def _sae_index(self, sae: str | None) -> int:
+        names = [entry.name for entry in self.manifest.saes]
+        sources = [entry.source for entry in self.manifest.saes]
+        if not names:
+            raise UserError(f"{self.path} holds no latents: record it with --sae")
+        if sae is None and len(names) == 1:
+            return 0
+        if sae in names:
+            return names.index(sae)
+        if sources.count(sae) == 1:
+            return sources.index(sae)
+        given = "which SAE is not said" if sae is None else f"no SAE {sae!r}"
+        hint = nearest(sae or "", names)
+        raise UserError(f"{given} in {self.path}: choose one of {', '.join(names)}. {hint}".strip())
+
+    def sae_entry(self, sae: str | None = None) -> SaeEntry:
+        """The manifest's entry of an SAE, by its name or source; the only one where none is given."""
+        return self.manifest.saes[self._sae_index(sae)]
+
+    def latents(self, sae: str | None = None) -> sparse.csr_array:
+        """Latents of every position, float32 [n_tokens, d_sae], as they were stored (float16)."""
+        i = self._sae_index(sae)
+        lengths, indices, values = [], [], []
+        for shard in self.shards():
+            lengths.append(np.diff(shard[f"latents.{i}.indptr"]))
+            indices.append(shard[f"latents.{i}.indices"].astype(np.int32))
+            values.append(shard[f"latents.{i}.values"].astype(np.float32))
+        indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        shape = (self.n_tokens, self.manifest.saes[i].d_sae)
+        return sparse.csr_array((np.concatenate(values), np.concatenate(indices), indptr), shape=shape)
+
+    def activations(self, hook_name: str | None = None) -> Float[np.ndarray, "n d"]:
+        """Dense activations at a recorded hook point, float32 [n_tokens, d], as they were stored (float16)."""
+        recorded = [hook.name for hook in self.manifest.recorded_hooks]
+        if not recorded:
+            raise UserError(f"{self.path} holds no dense activations: record it with --activations")
+        if hook_name is None and len(recorded) == 1:
+            hook_name = recorded[0]
+        if hook_name not in recorded:
+            given = "which hook is not said" if hook_name is None else f"no activations at {hook_name!r}"
+            raise UserError(f"{given} in {self.path}: choose one of {', '.join(recorded)}")
+        i = self.manifest.hook_names.index(hook_name)
+        out = np.empty((self.n_tokens, self.manifest.hooks[i].d), np.float32)
+        start = 0
+        for shard in self.shards():
+            block = shard[f"activations.{i}"]
+            out[start : start + len(block)] = block
+            start += len(block)
+        return out
+
+    def statistics(self, sae: str | None = None) -> LatentStatistics:
+        """Density, moments, histogram, top and quantile contexts of every latent."""
+        file = layout.statistics_file(self._sae_index(sae))
+        return LatentStatistics(**read_arrays(self.path, file, self.manifest.key))
+
+    def tokenizer(self) -> Any:
+        """The tokenizer saved with the cache; the model itself is not needed."""
+        from transformers import AutoTokenizer
+
+        self.verify_files()
+        return AutoTokenizer.from_pretrained(str(self.path / layout.TOKENIZER), local_files_only=True)
+
+    def verify_files(self) -> None:
+        """Check the hashes of the tokenizer's files."""
+        for file in self.manifest.files:
+            path = self.path / file.path
+            content = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                raise UserError(f"{path} was altered or is missing: record the cache again with --overwrite")
+
+    def verify(self) -> Iterator[tuple[str, str | None]]:
+        """Read everything; each file with what is wrong with it, None where nothing is."""
+        for file in [layout.shard_file(i) for i in range(self.manifest.n_shards)] + [
+            layout.statistics_file(i) for i in range(len(self.manifest.saes))
+        ]:
+            try:
+                read_arrays(self.path, file, self.manifest.key)
+                yield file, None
+            except UserError as error:
+                yield file, str(error)
+        try:
+            self.verify_files()
+            yield layout.TOKENIZER, None
+        except UserError as error:
+            yield layout.TOKENIZER, str(error)

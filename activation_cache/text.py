@@ -1,0 +1,205 @@
+"""Datasets as streams of documents: by hub name, or from a local file or a folder of files.
+
+    .txt       documents between `<|endoftext|>` marks where there are any; else paragraphs between blank lines where
+               there are any; else a document a line
+    .json      a list of strings or of objects         .jsonl   a string or an object a line
+    .csv       a header, then a document a row         .parquet a document a row
+Each also as `.gz`; a folder is its files in the order of their names. Objects, rows and hub datasets need a text
+column: the one named, else the first of `TEXT_COLUMNS` that is there, else the only column of strings.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from activation_cache.errors import UserError, choose, nearest
+
+TEXT_COLUMNS = ("text", "content", "story", "sentence", "document", "body", "article", "passage")
+END_OF_TEXT = "<|endoftext|>"
+
+
+def load_documents(
+    dataset: str | os.PathLike,
+    config: str | None = None,
+    split: str | None = None,
+    column: str | None = None,
+    streaming: bool | None = None,
+) -> Iterator[str]:
+    """The documents of a dataset, in order, empty ones left out.
+
+    `dataset` is a local file or folder, or a hub name, for which `config`, `split` (default `train`) and `streaming`
+    (default true) are those of `datasets.load_dataset`. Errors: a `UserError` where there is no such dataset, no text
+    column (it names those there are), or no text at all.
+    """
+    path = Path(dataset).expanduser()
+    if path.exists():
+        if config is not None or split is not None:
+            raise UserError(f"{path} is local: --config and --split are for datasets of the hub; leave them out")
+        found = _of_folder(path, column) if path.is_dir() else _of_file(path, column)
+    elif looks_like_path(str(dataset)):
+        raise UserError(f"no such dataset file or folder: {dataset}")
+    else:
+        found = _of_hub(str(dataset), config, split, column, True if streaming is None else streaming)
+    return _not_empty(found, str(dataset))
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name can only mean a place on disk: it is no `name` or `owner/name` of the hub."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or name.endswith("/")
+        or "\\" in name
+        or _format_of(name)[0] in FORMATS
+    )
+
+
+def _not_empty(documents: Iterable[str], name: str) -> Iterator[str]:
+    empty = True
+    for document in documents:
+        if document.strip():
+            empty = False
+            yield document
+    if empty:
+        raise UserError(f"the dataset {name} is empty: it holds no document with text")
+
+
+def _format_of(name: str) -> tuple[str, bool]:
+    """The format by the name's suffix, and whether it is compressed."""
+    gz = name.endswith(".gz")
+    return Path(name.removesuffix(".gz")).suffix.lower(), gz
+
+
+def _of_folder(folder: Path, column: str | None) -> Iterator[str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and _format_of(p.name)[0] in FORMATS)
+    if not files:
+        raise UserError(f"{folder} holds no dataset file: needed one of {', '.join(FORMATS)}, each also as .gz")
+    for file in files:
+        yield from _of_file(file, column)
+
+
+def _of_file(file: Path, column: str | None) -> Iterator[str]:
+    suffix, gz = _format_of(file.name)
+    read = choose(FORMATS, suffix, f"kind of dataset file, {file.name},")
+    try:
+        with gzip.open(file, "rb") if gz else open(file, "rb") as stream:
+            yield from read(stream, str(file), column)
+    except (OSError, EOFError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise UserError(f"{file} could not be read as {suffix}{'.gz' if gz else ''}: {error}") from None
+
+
+def _txt(stream: Any, name: str, column: str | None) -> Iterator[str]:
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig").read()
+    if END_OF_TEXT in text:
+        return (part.strip() for part in text.split(END_OF_TEXT))
+    paragraphs = _paragraphs(text.splitlines())
+    return iter(paragraphs if len(paragraphs) > 1 else text.splitlines())
+
+
+def _paragraphs(lines: list[str]) -> list[str]:
+    """Runs of lines between blank ones."""
+    runs: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip():
+            runs[-1].append(line)
+        elif runs[-1]:
+            runs.append([])
+    return ["\n".join(run) for run in runs if run]
+
+
+def _json(stream: Any, name: str, column: str | None) -> Iterator[str]:
+    content = json.load(io.TextIOWrapper(stream, encoding="utf-8-sig"))
+    if not isinstance(content, list):
+        raise UserError(f"{name} holds a JSON {type(content).__name__}: needed a list of strings or of objects")
+    return _of_items(content, name, column)
+
+
+def _jsonl(stream: Any, name: str, column: str | None) -> Iterator[str]:
+    lines = io.TextIOWrapper(stream, encoding="utf-8-sig")
+    return _of_items((json.loads(line) for line in lines if line.strip()), name, column)
+
+
+def _of_items(items: Iterable[Any], name: str, column: str | None) -> Iterator[str]:
+    """Documents of strings or of objects; the text column is settled on the first object."""
+    chosen = column
+    first = True
+    for item in items:
+        if isinstance(item, str):
+            yield item
+            continue
+        if not isinstance(item, dict):
+            raise UserError(f"{name} holds a {type(item).__name__} where a string or an object with text was needed")
+        if first:
+            chosen = text_column(item, name, column)
+            first = False
+        value = item.get(chosen)
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{name}: the column {chosen!r} holds a {type(value).__name__} where text was needed")
+        yield value or ""
+
+
+def _csv(stream: Any, name: str, column: str | None) -> Iterator[str]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+    return _of_items(({k: v for k, v in row.items() if k is not None} for row in rows), name, column)
+
+
+def _parquet(stream: Any, name: str, column: str | None) -> Iterator[str]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
+    file = parquet.ParquetFile(source)
+    strings = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)
+               or pa.types.is_large_string(field.type)]
+    all_columns = file.schema_arrow.names
+    chosen = text_column({c: "" if c in strings else None for c in all_columns}, name, column)
+    if chosen not in strings:
+        raise UserError(f"{name}: the column {chosen!r} holds no text; its columns of text are {', '.join(strings)}")
+    for batch in file.iter_batches(batch_size=1024, columns=[chosen]):
+        yield from (value or "" for value in batch.column(0).to_pylist())
+
+
+def text_column(row: dict[str, Any], name: str, column: str | None) -> str:
+    """The column that holds the text; a `UserError` naming those there are where none can be told."""
+    if column is not None:
+        if column not in row:
+            raise UserError(f"{name} has no column {column!r}, it has {', '.join(row)}. {nearest(column, row)}".strip())
+        return column
+    for candidate in TEXT_COLUMNS:
+        if candidate in row:
+            return candidate
+    strings = [key for key, value in row.items() if isinstance(value, str)]
+    if len(strings) == 1:
+        return strings[0]
+    raise UserError(f"{name} has no text column that can be told: it has {', '.join(row)}; choose one with --column")
+
+
+FORMATS: dict[str, Callable[[Any, str, str | None], Iterator[str]]] = {
+    ".txt": _txt,
+    ".json": _json,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+
+
+def _of_hub(name: str, config: str | None, split: str | None, column: str | None, streaming: bool) -> Iterator[str]:
+    import datasets
+
+    from activation_cache.models import hub_error
+
+    split = split or "train"
+    try:
+        rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
+        yield from _of_items(rows, name, column)
+    except UserError:
+        raise
+    except Exception as error:  # the libraries below raise a dozen kinds; all mean that the dataset cannot be had
+        raise hub_error("dataset", name, error) from None

@@ -1,0 +1,162 @@
+"""`sae-translate cache`: record a model on a dataset, to disk."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from activation_cache.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from activation_cache.plan import RecordingPlan
+
+STORIES = {"stories:en": "en", "stories:de": "de"}
+
+
+def run(
+    model: Annotated[str | None, typer.Option(help="Hub name (short names such as pythia-70m resolve) or local folder. "
+                                              "Default: the model of the SAE.")] = None,
+    sae: Annotated[list[str] | None, typer.Option(help="SAE whose latents to record: SAELens release/sae_id, a SAELens "
+                                                  "folder or a sparsify folder. May be given several times.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Hub name, a .txt/.json/.jsonl/.csv/.parquet file (also .gz), a "
+                                                "folder of them, or stories:en, stories:de. "
+                                                "Default: NeelNanda/pile-10k.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of a hub dataset.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a hub dataset. Default: train.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column that holds the text. Default: found by its name.")] = None,
+    streaming: Annotated[bool | None, typer.Option(help="Read a hub dataset as it arrives, or download it first. "
+                                                   "Default: as it arrives.")] = None,
+    hook_name: Annotated[list[str] | None, typer.Option(help="Hook point: blocks.3.hook_resid_post or a Hugging Face "
+                                                        "module path. May be given several times. Default: the SAE's, "
+                                                        "else the residual stream after the middle layer.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Exactly so many tokens. "
+                                               "Default: all there are, up to 1,000,000.")] = None,
+    context_size: Annotated[int | None, typer.Option(help="Most positions fed at once, BOS included. "
+                                                     "Default: that of the SAE, else 128.")] = None,
+    bos: Annotated[bool | None, typer.Option(help="Feed a BOS before every context; it is never recorded. "
+                                             "Default: as the SAE, else the model, was trained.")] = None,
+    mix_documents: Annotated[bool, typer.Option(help="Join documents before they are cut into contexts.")] = False,
+    activations: Annotated[bool | None, typer.Option(help="Store dense activations. "
+                                                     "Default: only where no SAE is given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: cache/MODEL-HOOK.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of generated stories and of the sampled contexts.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model runs in.")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Contexts in one forward.")] = 16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a cache that was interrupted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan and the result as JSON, one object.")] = False,
+) -> None:
+    """Record a model's activations, or the latents of its SAEs, on a dataset."""
+    if out is not None:
+        from activation_cache.record import check_out
+
+        check_out(out, overwrite, resume)  # before anything is loaded
+    if batch_size < 1 or (context_size is not None and context_size < 1) or seed < 0:
+        raise UserError("--batch-size and --context-size must be at least 1, --seed at least 0")
+    from activation_cache.plan import RecordingConfig, plan_recording
+
+    chosen = RecordingConfig(
+        model=model, saes=tuple(sae or ()), dataset=dataset, config=config, split=split, column=column,
+        streaming=streaming, hook_names=tuple(hook_name or ()), n_tokens=tokens, context_size=context_size,
+        prepend_bos=bos, mix_documents=mix_documents, activations=activations, device=device, dtype=dtype,
+        batch_size=batch_size, seed=seed,
+    )
+    plan = plan_recording(chosen, generated_documents(dataset, seed))
+    out = out or default_out(plan)
+    if not dry_run:
+        from activation_cache.record import check_out
+
+        check_out(out, overwrite, resume)
+    if not as_json:
+        print_plan(plan, out)
+    if not dry_run:
+        record_with_progress(plan, out, overwrite, resume, quiet=as_json)
+    if as_json:
+        print(json.dumps(described(plan, out, dry_run)))
+
+
+def generated_documents(dataset: str | None, seed: int) -> Iterator[str] | None:
+    """The documents of a generated dataset such as `stories:en`; None where the dataset is no generated one."""
+    if dataset is None or not dataset.startswith("stories"):
+        return None
+    if dataset not in STORIES:
+        if Path(dataset).exists() or "/" in dataset:
+            return None
+        raise UserError(f"no dataset {dataset!r}: {nearest(dataset, STORIES) or 'choose stories:en or stories:de'}")
+    from sae_translate.demo.stories import generate_documents
+
+    return generate_documents(STORIES[dataset], None, seed)
+
+
+def default_out(plan: "RecordingPlan") -> Path:
+    """`cache/MODEL-HOOK` in the working folder."""
+    model = plan.manifest.model.rstrip("/").rsplit("/", 1)[-1]
+    name = "-".join([model, *plan.manifest.hook_names])
+    return Path("cache") / re.sub(r"[^\w.-]", "_", name)[:120]
+
+
+def described(plan: "RecordingPlan", out: Path, dry_run: bool) -> dict:
+    """The plan and where it went, for machines."""
+    manifest = plan.manifest
+    return {
+        "out": str(out), "recorded": not dry_run, "model": manifest.model, "dataset": manifest.dataset,
+        "hook_names": list(manifest.hook_names), "saes": [entry.name for entry in manifest.saes],
+        "n_tokens": manifest.n_tokens, "n_contexts": manifest.n_contexts, "n_documents": manifest.n_documents,
+        "context_size": manifest.context_size, "prepend_bos": manifest.prepend_bos, "dtype": manifest.dtype,
+        "n_bytes": plan.n_bytes, "key": manifest.key, "notes": list(plan.notes),
+    }
+
+
+def size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"
+
+
+def print_plan(plan: "RecordingPlan", out: Path) -> None:
+    """What will be done, before it is."""
+    manifest = plan.manifest
+    bos = f"BOS {manifest.bos_token_id} fed, not recorded" if manifest.prepend_bos else "no BOS"
+    lines = {
+        "model": f"{manifest.model} ({plan.model.n_layers} layers, width {plan.model.d_model}, {manifest.dtype})",
+        "dataset": f"{manifest.dataset}: {manifest.n_tokens:,} tokens in {manifest.n_contexts:,} contexts of "
+                   f"{manifest.n_documents:,} documents",
+        "contexts": f"at most {manifest.context_size} positions, {bos}, "
+                    f"documents {'mixed' if manifest.mix_documents else 'kept apart'}",
+        "hooks": ", ".join(f"{hook.name} ({hook.d}{', stored' if hook.recorded else ''})" for hook in manifest.hooks),
+        **{f"SAE {i + 1}": f"{entry.name} ({entry.architecture}, {entry.d_sae:,} latents at {entry.hook_name})"
+           for i, entry in enumerate(manifest.saes)},
+        "out": f"{out}: about {size(plan.n_bytes)} in {manifest.n_shards:,} shards",
+        **{f"note {i + 1}": note for i, note in enumerate(plan.notes)},
+    }
+    for key, value in lines.items():
+        print(f"{key + ':':10} {value}", flush=True)
+
+
+def record_with_progress(plan: "RecordingPlan", out: Path, overwrite: bool, resume: bool, quiet: bool = False) -> None:
+    """Record, drawing the progress: a bar on a terminal, a line a tenth elsewhere, nothing where quiet."""
+    import sys
+    import time
+
+    from activation_cache.record import record
+    from sae_translate.cli import progress
+
+    began, kept, last = time.monotonic(), 0, None
+    with progress.bar("caching", plan.manifest.n_tokens, "tokens", quiet) as advance:
+        for last in record(plan, out, overwrite, resume):
+            kept = last.n_tokens if last.kept else kept
+            advance(last.n_tokens, size(last.n_bytes))
+    if quiet:
+        return
+    if last.saturated:
+        print(f"warning: {last.saturated:,} values were beyond float16 and are stored as 65504", file=sys.stderr)
+    rate = (last.n_tokens - kept) / max(time.monotonic() - began, 1e-9)
+    done = f", {kept:,} of them there before" if kept else ""
+    print(f"{out}: {last.n_tokens:,} tokens{done}, {size(last.n_bytes)}, {rate:,.0f} tokens/s")
