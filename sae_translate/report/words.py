@@ -1,0 +1,103 @@
+"""What a report says in words: names of methods, predicates as sentences, the verdict, the meaning of numbers."""
+
+from dataclasses import dataclass
+
+from sae_translate.label.predicates import IN_WORDS
+
+
+@dataclass(frozen=True)
+class MethodWords:
+    """How a labelling method is called, coloured and explained in a report."""
+
+    title: str
+    role: str
+    "`answer` for a method a user would believe, `floor` for a baseline that it has to beat."
+    colour: str
+    "Reads on light and on dark paper."
+    note: str
+
+
+METHODS = {
+    "unpaired": MethodWords(
+        "Unpaired",
+        "answer",
+        "#5470e8",
+        "Decipherment: the statistics of the latents and the statistics of text from other documents, never aligned.",
+    ),
+    "paired": MethodWords(
+        "Paired",
+        "answer",
+        "#14a08f",
+        "Token and n-gram statistics of the latent's own contexts: the ceiling for what statistics can know.",
+    ),
+    "logit_lens": MethodWords(
+        "Logit lens",
+        "answer",
+        "#d98324",
+        "The tokens that the latent's decoder direction promotes through the unembedding.",
+    ),
+    "random": MethodWords("Random label", "floor", "#8b939e", "The label of a latent drawn at random: a floor."),
+    "frequent": MethodWords("Most frequent", "floor", "#b0a08c", "The most frequent token of the text: a floor."),
+}
+
+NUMBERS = {
+    "f1": ("F1", "Harmonic mean of precision and recall on documents that no labeller saw."),
+    "precision": ("Precision", "Where the label says the latent fires: the share of positions where it does."),
+    "recall": ("Recall", "Where the latent fires: the share of positions where the label says so."),
+    "balanced_accuracy": (
+        "Balanced acc.",
+        "Mean of the share of firing and of silent positions that the label gets right; 0.5 is chance.",
+    ),
+    "confidence": ("Confidence", "The method's own estimate, made before any scoring, that its label is right."),
+    "density": ("Density", "Share of positions on which the latent is active."),
+}
+
+
+def method_words(method: str) -> MethodWords:
+    """Title, role, colour and note of a method; a plain entry for one that has none yet."""
+    known = METHODS.get(method)
+    return known or MethodWords(method.replace("_", " ").capitalize(), "answer", "#a463f2", "")
+
+
+def visible(token: str) -> str:
+    """The token with white space that would not be seen spelt out: a line break is ↵, a tab ⇥, a lone space ␣."""
+    shown = token.replace("\r", "").replace("\n", "↵").replace("\t", "⇥")
+    return shown if shown.strip(" ") else "␣" * len(shown)
+
+
+def predicate_in_words(predicate: dict, label: str, most: int = 12) -> str:
+    """The claim that a predicate makes, as a sentence.
+
+    The predicate names what it looks at under `words` (strings) or, where it only knows token ids, under `any`; then
+    the label stands for them, and their number is told.
+    """
+    kind = str(predicate.get("kind", ""))
+    if not kind:
+        return ""
+    phrase = IN_WORDS.get(kind, f"{kind.replace('_', ' ')}:")
+    words, ids = predicate.get("words") or [], predicate.get("any") or []
+    if words:
+        claim = listed([visible(str(word)) for word in words], most)
+    else:
+        claim = f"“{visible(label)}”" + (f" (a set of {len(ids)})" if len(ids) > 1 else "")
+    return f"{phrase[0].upper()}{phrase[1:]} {claim}"
+
+
+def listed(words: list[str], most: int) -> str:
+    """The words in quotation marks as a list with `or`; beyond `most` only their number is told."""
+    quoted = [f"“{word}”" for word in words[:most]]
+    if len(words) > most:
+        return f"{', '.join(quoted)} or {len(words) - most} more"
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def verdict_in_words(decipherment: dict | None) -> str:
+    """One sentence on whether the decipherment is to be believed."""
+    if not decipherment:
+        return "No decipherment was run, so there is no unpaired answer to believe or doubt."
+    reason = decipherment.get("reason")
+    if reason:
+        return str(reason)
+    believed = bool(decipherment.get("believed"))
+    return "The objective beats its null." if believed else "The objective does not beat its null: no answer is given."
+
