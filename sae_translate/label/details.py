@@ -46,7 +46,6 @@ def context_at(
 def latents_table(
     cache: ActivationCache,
     name: str,
-    matrix: sparse.csr_array,
     live: Int[np.ndarray, "live"],
     surfaces: list[str],
     places: Float[np.ndarray, "live 2"],
@@ -57,7 +56,7 @@ def latents_table(
     """One row a live latent: statistics, contexts and place on the map, for the report."""
     statistics = cache.statistics(name)
     segments, documents, tokens = cache.context_offsets, cache.document_ids, cache.tokens
-    columns = sparse.csc_array(matrix)
+    columns = sparse.csc_array(cache.latents(name)[:, live])
     rows = []
     for i, latent in enumerate(live.tolist()):
         part = slice(columns.indptr[i], columns.indptr[i + 1])
@@ -76,7 +75,7 @@ def latents_table(
                 "mean": float(statistics.mean[latent]),
                 "max": float(statistics.max[latent]),
                 "histogram": statistics.histogram[latent].tolist(),
-                "histogram_edges": np.asarray(statistics.histogram_edges[latent], dtype=float).tolist(),
+                "histogram_edges": np.asarray(statistics.histogram_edges, dtype=float).tolist(),
                 "x": float(places[i, 0]),
                 "y": float(places[i, 1]),
                 "token": names[top[0][0]] if top else "",

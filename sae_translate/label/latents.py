@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import sparse
 
 import sae_translate
-from activation_cache.errors import UserError, choose
+from activation_cache.errors import UserError
+from activation_cache.layout import SaeEntry
 from activation_cache.models import load_model
 from activation_cache.saes import load_sae
 from activation_cache.shards import ActivationCache
+from sae_translate.align.alignment import Alignment
 from sae_translate.align.decipher import decipher
 from sae_translate.label.config import LabelConfig
 from sae_translate.label.details import decoder_map, latents_table
@@ -24,6 +26,7 @@ from sae_translate.label.lens import logit_lens
 from sae_translate.label.methods import (
     LENS_KINDS,
     PAIRED_KINDS,
+    Answer,
     calibrated,
     frequent_answers,
     logit_lens_answers,
@@ -34,7 +37,7 @@ from sae_translate.label.methods import (
 from sae_translate.label.scores import NOT_SCORED, score_predicate
 from sae_translate.label.splits import passage_of, split_documents
 from sae_translate.label.tables import choose_answers, gold_keys, method_summary, rows_of
-from sae_translate.label.text_side import text_side, word_passage
+from sae_translate.label.text_side import TextSide, text_side, word_passage
 from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language, merge_positions
 from sae_translate.languages.text import keep_items, most_frequent
@@ -56,21 +59,23 @@ def latents_side(passage: Passage, kind: str, surfaces: list[str]) -> Language:
 
 
 def directions_and_lens(
-    cache: ActivationCache, entry, live: Int[np.ndarray, "live"]
+    cache: ActivationCache, entry: SaeEntry, live: Int[np.ndarray, "live"]
 ) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray] | None, str]:
     """Decoder directions of the live latents, the logit lens of them, and why one is missing (empty if none is)."""
     try:
         sae = load_sae(entry.source)
     except UserError as error:
         return None, None, f"the SAE could not be read: {error}"
-    directions = torch.as_tensor(sae.W_dec).float()[torch.as_tensor(live)]
+    directions = sae.W_dec.detach().float()[torch.as_tensor(live)]
     try:
-        unembedding = load_model(cache.manifest.model).folded_unembedding()
+        model = load_model(cache.manifest.model)
+        unembedding, _ = model.unembedding()
     except UserError as error:
         return directions.numpy(), None, f"the model could not be read: {error}"
     if unembedding.shape[0] != directions.shape[1]:
         return directions.numpy(), None, "the SAE does not live in the residual stream, which the unembedding reads"
-    tokens, scores = logit_lens(directions, unembedding.float())
+    spoken = directions - directions.mean(1, keepdim=True) if model.final_norm_centers else directions
+    tokens, scores = logit_lens(spoken, model.final_norm_weight[:, None].float() * unembedding.float())
     return directions.numpy(), (tokens.numpy(), scores.numpy()), ""
 
 
@@ -80,19 +85,140 @@ def counted(passage: Passage, words: Passage | None, kinds: Iterable[str]) -> di
     return counts if words is None else counts | {"word": count_features(words, "word")}
 
 
-def sae_entry(cache: ActivationCache, name: str | None):
-    """The cache's SAE of this name or source, or its only one; UserError where there is none or the choice is open."""
-    entries = {entry.name: entry for entry in cache.manifest.saes}
-    if not entries:
-        raise UserError(f"{cache.path} holds no SAE latents: cache again with --sae")
-    if name is None and len(entries) == 1:
-        return next(iter(entries.values()))
-    if name is None:
-        raise UserError(f"{cache.path} holds {len(entries)} SAEs: choose one with --sae: {', '.join(entries)}")
-    for entry in entries.values():
-        if name in (entry.name, entry.source):
-            return entry
-    return choose(entries, name, "SAE of this cache")
+@dataclass(frozen=True)
+class Material:
+    """All that the methods may draw on. Which of it a method looks at stands in its entry of METHODS."""
+
+    config: LabelConfig
+    live: Int[np.ndarray, "live"]
+    surfaces: list[str]
+    names: list[str]
+    passages: dict[str, Passage]
+    side: TextSide
+    source: Language
+    "The language of the latents, from the documents kept for them."
+    items: Int[np.ndarray, "items"]
+    "Items of the text language that unpaired labels are made of."
+    alignment: Alignment
+    fit: dict[str, FeatureCounts]
+    "Counts on the latents' own documents."
+    check: dict[str, FeatureCounts]
+    "Counts on the text's documents: for choosing and calibrating."
+    score: dict[str, FeatureCounts]
+    "Counts on documents that no method sees."
+    directions: Float[np.ndarray, "live d"] | None
+    lens: tuple[Int[np.ndarray, "live k"], Float[np.ndarray, "live k"]] | None
+    missing: str
+    "Why there are no directions or no lens; empty where both are there."
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.surfaces)
+
+
+def unpaired(material: Material) -> list[Answer]:
+    """Latents of one set of documents deciphered into the text of another; pairs are never looked at."""
+    side, source, alignment = material.side, material.source.corpus, material.alignment
+    firing = np.bincount(source.matrix.indices, minlength=len(material.live)) / source.n_positions
+    frequency = side.language.counts[material.items] / side.language.corpus.n_positions
+    return unpaired_answers(
+        alignment.coupling,
+        alignment.confidence,
+        firing,
+        frequency,
+        side.keys[material.items],
+        side.kind,
+        side.names,
+        material.vocabulary,
+        alignment.verdict is None or alignment.verdict.believed,
+        material.config.min_confidence,
+        side.words,
+    )
+
+
+def paired(material: Material) -> list[Answer]:
+    """Tokens and n-grams the latent fired on, on its own documents."""
+    answers = paired_answers(material.fit, material.check, material.names, material.surfaces)
+    return calibrated(answers, material.check)
+
+
+def lens(material: Material) -> list[Answer] | None:
+    """Tokens the decoder direction promotes; None where there is no unembedding to read them with."""
+    if material.lens is None:
+        return None
+    return calibrated(logit_lens_answers(*material.lens, material.check, material.names), material.check)
+
+
+def random(material: Material) -> list[Answer]:
+    """A random token: the floor."""
+    generator = np.random.default_rng(material.config.seed)
+    answers = random_answers(material.check["token"], len(material.live), material.names, generator)
+    return calibrated(answers, material.check)
+
+
+def frequent(material: Material) -> list[Answer]:
+    """The most frequent token: the other floor."""
+    answers = frequent_answers(material.check["token"], len(material.live), material.names)
+    return calibrated(answers, material.check)
+
+
+METHODS: dict[str, Callable[[Material], list[Answer] | None]] = {
+    "unpaired": unpaired,
+    "paired": paired,
+    "logit_lens": lens,
+    "random": random,
+    "frequent": frequent,
+}
+"Every label method; a new one is a function of the material and a line here."
+
+
+def gather(
+    cache: ActivationCache,
+    entry: SaeEntry,
+    text: str | Iterable[str] | None,
+    config: LabelConfig,
+    say: Callable[[str], None],
+) -> Material:
+    """Split the documents, decipher, count, and read the decoder: everything the methods draw on."""
+    say("reading the cache")
+    tokenizer = cache.tokenizer()
+    surfaces = token_surfaces(tokenizer)
+    tokens = cache.tokens.astype(np.int64)
+    surfaces += [""] * max(0, int(tokens.max()) + 1 - len(surfaces))
+    segments, documents = cache.context_offsets.astype(np.int64), cache.document_ids.astype(np.int64)
+    names = token_names(tokens, segments, surfaces)
+    latents = cache.latents(entry.name)
+    split = split_documents(documents, np.diff(segments), config.seed)
+    whole = {
+        name: passage_of(tokens, segments, documents, latents, chosen, len(surfaces)) for name, chosen in split.items()
+    }
+    live = np.flatnonzero(whole["latents"].n_active)
+    if len(live) == 0:
+        raise UserError(f"no latent of {entry.name} fires in this cache: check SAE and hook, or cache more tokens")
+    passages = {name: replace(p, latents=sparse.csr_array(p.latents[:, live])) for name, p in whole.items()}
+
+    words: dict[str, int] = {}
+    side = text_side(text, passages, tokenizer, surfaces, names, config, words)
+    by_word = {}
+    if side.kind == "word":
+        by_word = {name: word_passage(passages[name], surfaces, words) for name in ("text", "score")}
+    say(f"deciphering {len(live):,} latents from lagged co-occurrence")
+    source = latents_side(passages["latents"], side.kind, surfaces)
+    items = most_frequent(side.language, config.vocabulary)
+    knobs = replace(config.decipherment, seed=config.seed)
+    alignment = decipher(source, keep_items(side.language, items), knobs)
+
+    say("counting what each latent fires on")
+    kinds = tuple(dict.fromkeys((*PAIRED_KINDS, *LENS_KINDS)))
+    fit = counted(passages["latents"], None, PAIRED_KINDS)
+    check = counted(passages["text"], by_word.get("text"), kinds)
+    score = counted(passages["score"], by_word.get("score"), kinds)
+    say("reading the model's unembedding and the SAE's decoder")
+    directions, promoted, missing = directions_and_lens(cache, entry, live)
+    return Material(
+        config, live, surfaces, names, passages, side, source, items, alignment,
+        fit, check, score, directions, promoted, missing,
+    )  # fmt: skip
 
 
 def label_latents(
@@ -113,125 +239,66 @@ def label_latents(
     started = time.perf_counter()
     say = progress or (lambda stage: None)
     cache = cache if isinstance(cache, ActivationCache) else ActivationCache(cache)
-    entry = sae_entry(cache, sae)
-    say("reading the cache")
-    tokenizer = cache.tokenizer()
-    surfaces = token_surfaces(tokenizer)
-    tokens = cache.tokens.astype(np.int64)
-    surfaces += [""] * max(0, int(tokens.max()) + 1 - len(surfaces))
-    segments = cache.context_offsets.astype(np.int64)
-    documents = cache.document_ids.astype(np.int64)
-    names = token_names(tokens, segments, surfaces)
-    vocabulary = len(surfaces)
-    latents = cache.latents(entry.name)
-    split = split_documents(documents, np.diff(segments), config.seed)
-    everything = {
-        name: passage_of(tokens, segments, documents, latents, chosen, vocabulary) for name, chosen in split.items()
-    }
-    live = np.flatnonzero(everything["latents"].n_active)
-    if len(live) == 0:
-        raise UserError(
-            f"no latent of {entry.name} fires in this cache: check that SAE and hook fit, or cache more tokens"
-        )
-    passages = {name: replace(p, latents=sparse.csr_array(p.latents[:, live])) for name, p in everything.items()}
-
-    words: dict[str, int] = {}
-    side = text_side(text, passages, tokenizer, surfaces, names, config, words)
-    by_word = (
-        {name: word_passage(passages[name], surfaces, words) for name in ("text", "score")}
-        if side.kind == "word"
-        else {}
-    )
-    say(f"deciphering {len(live)} latents from lagged co-occurrence")
-    source = latents_side(passages["latents"], side.kind, surfaces)
-    items = most_frequent(side.language, config.vocabulary)
-    clock = time.process_time()
-    alignment = decipher(
-        source, keep_items(side.language, items), replace(config.decipherment, seed=config.seed), progress=None
-    )
-    cpu_seconds = time.process_time() - clock
-
-    say("counting what each latent fires on")
-    kinds = tuple(dict.fromkeys((*PAIRED_KINDS, *LENS_KINDS)))
-    fit = counted(passages["latents"], None, PAIRED_KINDS)
-    check = counted(passages["text"], by_word.get("text"), kinds)
-    score = counted(passages["score"], by_word.get("score"), kinds)
-    say("reading the model's unembedding and the SAE's decoder")
-    directions, lens, missing = directions_and_lens(cache, entry, live)
-
-    density = passages["latents"].n_active / passages["latents"].latents.shape[0]
-    firing = np.bincount(source.corpus.matrix.indices, minlength=len(live)) / source.corpus.n_positions
-    counts = side.language.counts
-    generator = np.random.default_rng(config.seed)
-    answers = {
-        "unpaired": unpaired_answers(
-            alignment.coupling,
-            alignment.confidence,
-            firing,
-            counts[items] / side.language.corpus.n_positions,
-            side.keys[items],
-            side.kind,
-            side.names,
-            vocabulary,
-            alignment.verdict is None or alignment.verdict.believed,
-            config.min_confidence,
-            side.words,
-        ),
-        "paired": calibrated(paired_answers(fit, check, names, surfaces), check),
-    }
-    if lens is not None:
-        answers["logit_lens"] = calibrated(logit_lens_answers(*lens, check, names), check)
-    answers["random"] = calibrated(random_answers(check["token"], len(live), names, generator), check)
-    answers["frequent"] = calibrated(frequent_answers(check["token"], len(live), names), check)
+    entry = cache.sae_entry(sae)
+    material = gather(cache, entry, text, config, say)
+    answers = {name: given for name, method in METHODS.items() if (given := method(material)) is not None}
 
     say("scoring on documents that no method saw")
+    foreign, live, score = material.side.foreign, material.live, material.score
     scores = {
         method: [
             NOT_SCORED
-            if answer.predicate is None or (method == "unpaired" and side.foreign)
+            if answer.predicate is None or (method == "unpaired" and foreign)
             else score_predicate(answer.predicate, answer.latent, score)
             for answer in given
         ]
         for method, given in answers.items()
     }
-    chosen = choose_answers(answers, check, side.foreign)
-    table = rows_of(answers, scores, chosen, live, density, score)
+    chosen = choose_answers(answers, material.check, foreign)
+    own = material.passages["latents"]
+    table = rows_of(answers, scores, chosen, live, own.n_active / own.latents.shape[0], score)
     gold = {kind: gold_keys(score[kind], len(live)) for kind in ("token", "word") if kind in score}
-    if side.foreign:
-        gold.pop("word")
 
     say("placing decoder directions on a map")
-    places = decoder_map(directions, config.seed) if directions is not None else np.zeros((len(live), 2))
-    live_latents = sparse.csr_array(latents[:, live])
-    details = latents_table(cache, entry.name, live_latents, live, surfaces, places, score["token"], names, config)
-    verdict = alignment.verdict
+    directions = material.directions
+    places = np.zeros((len(live), 2)) if directions is None else decoder_map(directions, config.seed)
+    details = latents_table(cache, entry.name, live, material.surfaces, places, score["token"], material.names, config)
     summary = {
-        "model": cache.manifest.model,
-        "sae": entry.source,
-        "hook_name": entry.hook_name,
-        "dataset": str(cache.manifest.dataset),
-        "text": side.description,
-        "text_unit": side.kind,
-        "foreign_text": side.foreign,
-        "version": sae_translate.__version__,
-        "seed": config.seed,
-        "d_sae": int(entry.d_sae),
-        "n_live": len(live),
-        "tokens": {
-            "latents": len(passages["latents"].tokens),
-            "text": side.language.corpus.n_positions,
-            "score": len(passages["score"].tokens),
-        },
-        "documents": {name: len(ids) for name, ids in split.items()},
+        **origin(cache, entry, material),
         "methods": method_summary(table, answers, gold, np.random.default_rng(config.seed)),
-        "left_out": {"logit_lens": missing} if lens is None else {},
-        "decipherment": {
-            "objective": alignment.objective,
-            "vocabulary": len(items),
-            "cpu_seconds": cpu_seconds,
-            **(asdict(verdict) if verdict is not None else {}),
-            "objective_of_each_restart": alignment.record.get("objectives", []),
-        },
         "seconds": time.perf_counter() - started,
     }
     return Labels(table, details, summary)
+
+
+def origin(cache: ActivationCache, entry: SaeEntry, material: Material) -> dict:
+    """What the labels were made from and how: the summary without the scores."""
+    manifest, alignment = cache.manifest, material.alignment
+    return {
+        "model": manifest.model,
+        "sae": entry.source,
+        "hook_name": entry.hook_name,
+        "dataset": str(manifest.dataset),
+        "cache": str(cache.path),
+        "text": material.side.description,
+        "text_unit": material.side.kind,
+        "foreign_text": material.side.foreign,
+        "version": sae_translate.__version__,
+        "seed": material.config.seed,
+        "d_sae": int(entry.d_sae),
+        "n_live": len(material.live),
+        "tokens": {
+            "latents": len(material.passages["latents"].tokens),
+            "text": material.side.language.corpus.n_positions,
+            "score": len(material.passages["score"].tokens),
+        },
+        "documents": {name: len(np.unique(passage.documents)) for name, passage in material.passages.items()},
+        "left_out": {"logit_lens": material.missing} if material.lens is None else {},
+        "decipherment": {
+            **({} if alignment.verdict is None else asdict(alignment.verdict)),
+            "objective": alignment.objective,
+            "vocabulary": len(material.items),
+            "seconds": alignment.record["seconds"],
+            "objectives": alignment.record["objectives"],
+        },
+    }

@@ -19,8 +19,8 @@ from sae_translate.label.scores import score_predicate
 N_TERMS = 10
 PAIRED_KINDS = ("token", "previous_token", "ngram")
 LENS_KINDS = ("token", "next_token")
-SIMPLER = 0.02
-"How much F1 a kind other than the current token must gain to be preferred."
+SIMPLER = 0.1
+"How much F1 a kind other than the current token must gain to be preferred: single tokens read more easily."
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Answer:
     abstained: bool
     top_key: int = -1
     "Feature key of the first term."
+    token_key: int = -1
+    "The current token (or word) it would name the latent after, whatever its kind; what P@1 judges."
 
 
 NO_ANSWER = "—"
@@ -75,8 +77,9 @@ def answer_of_set(
     name: Callable[[int], str],
     vocabulary: int,
     words: Sequence[str] = (),
+    token_key: int | None = None,
 ) -> Answer:
-    """The answer that claims the set `keys` and is named after its heaviest members."""
+    """The answer that claims the set `keys` and is named after its heaviest members; `token_key`: its first term."""
     inside = [(key, weight) for key, weight in terms if key in set(keys)] or [(key, 1.0) for key in keys[:1]]
     return Answer(
         latent=latent,
@@ -89,7 +92,8 @@ def answer_of_set(
         strength=strength,
         confidence=float("nan"),
         abstained=False,
-        top_key=int(terms[0][0]) if terms else int(keys[0]),
+        top_key=int(terms[0][0]),
+        token_key=int(terms[0][0]) if token_key is None else token_key,
     )
 
 
@@ -150,6 +154,7 @@ def paired_answers(
     answers = []
     for latent in range(len(fit[kinds[0]].n_active)):
         best: tuple[float, Answer] | None = None
+        token_key = next((key for key, _ in top_features(fit["token"], latent, k=1)), -1)
         for kind in kinds:
             keys, fitted = best_feature_set(fit[kind], latent, least=3 if kind == "ngram" else 1)
             if len(keys) == 0:
@@ -157,7 +162,7 @@ def paired_answers(
             terms = top_features(fit[kind], latent)
             answer = answer_of_set(
                 latent, kind, keys.tolist(), terms, terms[0][1],
-                lambda key, kind=kind: key_name(kind, key, names, surfaces, vocabulary), vocabulary,
+                lambda key, kind=kind: key_name(kind, key, names, surfaces, vocabulary), vocabulary, token_key=token_key,
             )  # fmt: skip
             f1 = score_predicate(answer.predicate, latent, check).f1
             f1 = fitted if np.isnan(f1) else f1

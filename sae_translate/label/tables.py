@@ -55,7 +55,8 @@ def rows_of(
     for method, given in answers.items():
         for answer, result in zip(given, scores[method], strict=True):
             i = answer.latent
-            mass = score[answer.kind].mass_share(i, answer.top_key) if answer.kind in score else float("nan")
+            unit = "word" if answer.kind == "word" else "token"
+            mass = score[unit].mass_share(i, answer.token_key) if result is not NOT_SCORED else float("nan")
             rows.append(
                 {
                     "latent": int(live[i]),
@@ -74,7 +75,7 @@ def rows_of(
                     "density": float(density[i]),
                     "n_active": result.n_active,
                     "n_predicted": result.n_predicted,
-                    "label_mass": mass if result is not NOT_SCORED else float("nan"),
+                    "label_mass": mass,
                 }
             )
     return pd.DataFrame(rows).sort_values(["latent", "method"], kind="stable").reset_index(drop=True)
@@ -97,11 +98,8 @@ def method_summary(
         stood = mine[~mine["abstained"] & mine["f1"].notna()]
         scored = bool(mine["label_mass"].notna().any())
         low, high = bootstrap_interval(stood["f1"].to_numpy(float), generator)
-        right = [
-            bool(a.top_key == gold[a.kind][0][a.latent]) if a.kind in ("token", "word") else False
-            for a in given
-            if a.kind in gold and gold[a.kind if a.kind in ("token", "word") else "token"][1][a.latent] > 0.5
-        ]
+        keys, shares = gold["word" if given[0].kind == "word" else "token"]
+        right = [answer.token_key == keys[answer.latent] for answer in given if shares[answer.latent] > 0.5]
         rows.append(
             {
                 "method": method,
@@ -112,7 +110,7 @@ def method_summary(
                 "f1_low": low,
                 "f1_high": high,
                 "label_mass": float(mine["label_mass"].fillna(0.0).mean()) if scored else float("nan"),
-                "p_at_1": float(np.mean(right)) if right else float("nan"),
+                "p_at_1": float(np.mean(right)) if right and scored else float("nan"),
                 "n_gold": len(right),
                 "chosen": int(mine["chosen"].sum()),
             }
