@@ -99,12 +99,23 @@ def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
 
 
 def start_emission(
-    source: Float[Tensor, "n"], target: Float[Tensor, "m"], config: DecipherConfig, generator: torch.Generator
+    cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Generator
 ) -> Float[Tensor, "m n"]:
-    """The source's frequencies in every row, with noise, tilted towards pairs of similar frequency."""
-    noise = torch.randn(len(target), len(source), generator=generator, dtype=source.dtype).to(source.device)
+    """The source's frequencies in every row, with noise, tilted towards pairs of similar frequency.
+
+    What a core leaves out is no item, so its frequency says nothing: it takes the same share in every row. (With the
+    tilt there too, EM is drawn to an optimum in which the left-out items pair with each other and nothing is right.)
+    """
+    source, target = cipher.frequency, plain.frequency
+    noise = torch.randn(len(target), len(source), generator=generator, dtype=torch.float32).to(source)
     apart = target.clamp_min(TINY).log()[:, None] - source.clamp_min(TINY).log()[None, :]
     emission = source[None, :] * (config.noise * noise - config.frequency_weight * apart.clamp(-6, 6) ** 2).exp()
+    if plain.other:
+        emission[-1] = source
+    if cipher.other:
+        named = emission[:, :-1]
+        emission[:, :-1] = named * ((1 - source[-1]) / named.sum(1, keepdim=True).clamp_min(TINY))
+        emission[:, -1] = source[-1]
     return emission / emission.sum(1, keepdim=True)
 
 
@@ -135,7 +146,7 @@ def decipher(
                 )
             )
         )
-        start = start_emission(cipher.frequency, plain.frequency, config, generator)
+        start = start_emission(cipher, plain, config, generator)
         fits.append(maximise(cipher.joint, plain.joint, start, config.iterations, config.tolerance, progress=report))
     fit = max(fits, key=lambda fit: fit.trace[-1])
     coupling, other = spread(source, target, cipher, plain, fit, config, progress)
