@@ -26,6 +26,7 @@ FLOORS = {
         "sae_translate.align",
     ),
     3: (
+        "activation_cache.plan",
         "activation_cache.record",
         "activation_cache.examples",
         "sae_translate.label",

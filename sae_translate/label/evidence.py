@@ -14,7 +14,7 @@ class Passage:
     """Documents of a cache: what was read, and which latents fired there."""
 
     tokens: Int[np.ndarray, "n"]
-    segments: Int[np.ndarray, "segments+1"]
+    segments: Int[np.ndarray, "bounds"]
     documents: Int[np.ndarray, "segments"]
     latents: sparse.csr_array
     "Activations, positions x live latents."

@@ -162,7 +162,8 @@ def paired_answers(
             terms = top_features(fit[kind], latent)
             answer = answer_of_set(
                 latent, kind, keys.tolist(), terms, terms[0][1],
-                lambda key, kind=kind: key_name(kind, key, names, surfaces, vocabulary), vocabulary, token_key=token_key,
+                lambda key, kind=kind: key_name(kind, key, names, surfaces, vocabulary), vocabulary,
+                token_key=token_key,
             )  # fmt: skip
             f1 = score_predicate(answer.predicate, latent, check).f1
             f1 = fitted if np.isnan(f1) else f1

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from activation_cache.errors import choose
 
 
-def shifted(tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "segments+1"], by: int) -> Int[np.ndarray, "n"]:
+def shifted(tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"], by: int) -> Int[np.ndarray, "n"]:
     """The token `by` positions later in the same segment (earlier where negative), -1 beyond its ends."""
     n = len(tokens)
     where = np.arange(n) + by
@@ -70,7 +70,7 @@ class Predicate:
     words: tuple[str, ...] = ()
     "The words themselves, one per key, for the kind `word`, whose keys count words in order of first sight."
 
-    def __call__(self, tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "segments+1"]) -> Bool[np.ndarray, "n"]:
+    def __call__(self, tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"]) -> Bool[np.ndarray, "n"]:
         """Where the latent should fire in this text."""
         return np.isin(KINDS[self.kind](tokens, segments, self.vocabulary), np.array(self.keys, dtype=np.int64))
 

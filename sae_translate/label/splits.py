@@ -36,14 +36,14 @@ def split_documents(
     return {name: np.sort(ids[order[group == i]]) for i, name in enumerate(SHARES)}
 
 
-def positions_of(segments: Int[np.ndarray, "segments+1"], keep: Bool[np.ndarray, "segments"]) -> Bool[np.ndarray, "n"]:
+def positions_of(segments: Int[np.ndarray, "bounds"], keep: Bool[np.ndarray, "segments"]) -> Bool[np.ndarray, "n"]:
     """Which positions lie in the kept segments."""
     return np.repeat(keep, np.diff(segments))
 
 
 def passage_of(
     tokens: Int[np.ndarray, "n"],
-    segments: Int[np.ndarray, "segments+1"],
+    segments: Int[np.ndarray, "bounds"],
     documents: Int[np.ndarray, "segments"],
     latents: sparse.csr_array,
     chosen: Int[np.ndarray, "m"],

@@ -34,7 +34,7 @@ class TextSide:
     foreign: bool = False
 
 
-def token_segments(lengths: Sequence[int]) -> Int[np.ndarray, "segments+1"]:
+def token_segments(lengths: Sequence[int]) -> Int[np.ndarray, "bounds"]:
     """Segment bounds of consecutive runs of these lengths."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
@@ -62,7 +62,7 @@ def word_passage(passage: Passage, surfaces: list[str], index: dict[str, int]) -
     return Passage(items, merged.segments, merged.documents, merged.matrix, passage.vocabulary)
 
 
-def pieces_per_word(tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "segments+1"], surfaces) -> float:
+def pieces_per_word(tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"], surfaces) -> float:
     """How finely the tokenizer cuts the words of this text."""
     return len(tokens) / max(int(word_starts(tokens, segments, surfaces).sum()), 1)
 

@@ -17,7 +17,7 @@ class Corpus:
 
     matrix: sparse.csr_array
     "Weights, positions x items, non-negative; float32."
-    segments: Int[np.ndarray, "segments+1"]
+    segments: Int[np.ndarray, "bounds"]
     "First position of every segment, and the number of positions at the end."
     documents: Int[np.ndarray, "segments"]
     "The document that each segment belongs to."

@@ -9,7 +9,7 @@ from sae_translate.languages.language import Corpus, Language
 
 def latent_language(
     latents: sparse.csr_array,
-    segments: Int[np.ndarray, "segments+1"],
+    segments: Int[np.ndarray, "bounds"],
     documents: Int[np.ndarray, "segments"],
     live: Int[np.ndarray, "live"],
     name: str = "latents",

@@ -21,7 +21,7 @@ def one_item_per_position(items: Int[np.ndarray, "n"], size: int) -> sparse.csr_
 
 def token_language(
     tokens: Int[np.ndarray, "n"],
-    segments: Int[np.ndarray, "segments+1"],
+    segments: Int[np.ndarray, "bounds"],
     documents: Int[np.ndarray, "segments"],
     names: Sequence[str],
     name: str = "text",

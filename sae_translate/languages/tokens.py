@@ -71,7 +71,7 @@ def is_word_character(character: str) -> bool:
 
 
 def word_starts(
-    tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "segments+1"], surfaces: list[str]
+    tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"], surfaces: list[str]
 ) -> Bool[np.ndarray, "n"]:
     """True where a position begins a new word: after a space, at punctuation, at the start of a segment."""
     if len(tokens) == 0:
@@ -111,7 +111,7 @@ def visible(surface: str) -> str:
 
 def token_names(
     tokens: Int[np.ndarray, "n"],
-    segments: Int[np.ndarray, "segments+1"],
+    segments: Int[np.ndarray, "bounds"],
     surfaces: list[str],
     dominance: float = 0.5,
 ) -> list[str]:
