@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
-from plotly.colors import sample_colorscale
 
-from sae_translate.report.words import method_words, visible
+from sae_translate.report.words import method_words, methods_in_order, visible
 
 PALETTE = ("#5470e8", "#e07b39", "#14a08f", "#c94f7c", "#8f6fe0", "#d4a017", "#3d9be0", "#7a9e3a", "#b5634b", "#5f8f9b")
 REST = "#9aa1ab"
+HEAT = "#e38b4a"
+"Activation is this colour everywhere in a report."
 SCALE = [[0.0, "#b9c0c9"], [0.35, "#7fb2d9"], [0.7, "#5470e8"], [1.0, "#3a2f9e"]]
 
 
@@ -25,14 +26,14 @@ def histogram_figure(counts: Float[np.ndarray, "bins"], edges: Float[np.ndarray,
     bars = go.Bar(
         x=centres.tolist(),
         y=counts.tolist(),
-        width=(widths * 0.92).tolist(),
+        width=widths.tolist(),
         customdata=np.column_stack([low, high]).tolist(),
-        marker={"color": PALETTE[0], "line": {"width": 0}},
+        marker={"color": HEAT, "line": {"width": 0}},
         hovertemplate="%{y:,} positions<br>activation %{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>",
     )
     figure = _figure([bars], margin={"l": 46, "r": 8, "t": 6, "b": 34}, bargap=0)
-    figure.update_xaxes(title={"text": "activation", "standoff": 4}, showgrid=False, rangemode="tozero")
-    figure.update_yaxes(title={"text": "positions", "standoff": 4}, type="log", dtick=1, exponentformat="power")
+    figure.update_xaxes(title={"text": "activation"}, showgrid=False, rangemode="tozero")
+    figure.update_yaxes(title={"text": "positions"}, type="log", dtick=1, exponentformat="power")
     return figure
 
 
@@ -43,8 +44,8 @@ def map_figure(points: pd.DataFrame, colour: str = "label", groups: int = 9) -> 
     """
     traces = _scored(points) if colour == "f1" else _grouped(points, colour, groups)
     figure = _figure(traces, margin={"l": 6, "r": 6, "t": 6, "b": 6}, dragmode="pan", hovermode="closest")
-    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False, ticks="")
-    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, ticks="")
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
     legend = {"itemsizing": "constant", "x": 1.0, "xanchor": "left", "y": 1, "font": {"size": 11}, "tracegroupgap": 0}
     figure.update_layout(showlegend=colour != "f1", legend=legend)
     return figure
@@ -65,7 +66,7 @@ def methods_figure(methods: pd.DataFrame) -> go.Figure:
                 x=[row["f1"]],
                 y=[words.title],
                 mode="markers",
-                marker={"color": words.colour, "size": 10, "symbol": symbol},
+                marker={"color": words.colour, "size": 9, "symbol": symbol},
                 error_x={"type": "data", "symmetric": False, "color": words.colour, "thickness": 2, "width": 5} | width,
                 hovertemplate=f"{html.escape(words.title)}: F1 %{{x:.3f}}"
                 + (f" [{low:.3f}, {high:.3f}]" if interval else "")
@@ -83,8 +84,8 @@ def f1_curve_figure(table: pd.DataFrame) -> go.Figure:
     """Share of latents whose F1 reaches each level, one line a method; an abstention counts as F1 = 0."""
     levels = np.linspace(0, 1, 101)
     traces = []
-    for method, rows in table.groupby("method", sort=False):
-        words = method_words(str(method))
+    for method in methods_in_order(table["method"]):
+        words, rows = method_words(method), table[table["method"] == method]
         f1 = rows["f1"].fillna(0).to_numpy(float) * ~rows["abstained"].to_numpy(bool)
         line = {"color": words.colour, "width": 2, "dash": "dot" if words.role == "floor" else "solid"}
         share = [round(float((f1 >= level).mean()), 4) for level in levels]
@@ -141,7 +142,9 @@ def null_figure(objective: float, null: tuple[float, ...], threshold: float | No
 
 def _figure(traces: list, **layout) -> go.Figure:
     shared = {"template": go.layout.Template(), "showlegend": False, "autosize": True, "font": {"size": 12}}
-    return go.Figure(traces, layout=shared | layout)
+    figure = go.Figure(traces, layout=shared | layout)
+    small = {"tickfont": {"size": 11}, "title": {"font": {"size": 11}, "standoff": 6}, "zeroline": False}
+    return figure.update_xaxes(small).update_yaxes(small)
 
 
 def _grouped(points: pd.DataFrame, column: str, groups: int) -> list[go.Scattergl]:
@@ -159,26 +162,26 @@ def _grouped(points: pd.DataFrame, column: str, groups: int) -> list[go.Scatterg
 
 
 def _scored(points: pd.DataFrame) -> list[go.Scattergl]:
-    shown = points.sort_values("f1", na_position="first", kind="stable")
-    colours = np.array(sample_colorscale(SCALE, np.linspace(0, 1, 11)))
-    level = (shown["f1"].fillna(0).clip(0, 1) * 10).round().astype(int)
-    return [
-        _points(shown[level == i], f"F1 {i / 10:.1f}", colours[i], opacity=0.85, size=6)
-        for i in range(11)
-        if (level == i).any()
-    ]
+    silent = points["abstained"] | points["f1"].isna()
+    scored = _points(points[~silent], "scored", REST, opacity=0.9, size=6)
+    bar = {"title": {"text": "F1", "font": {"size": 11}}, "thickness": 9, "len": 0.8, "outlinewidth": 0, "nticks": 6}
+    scored.marker.update(color=points.loc[~silent, "f1"].round(3).tolist(), colorscale=SCALE, cmin=0, cmax=1)
+    scored.marker.update(showscale=True, colorbar=bar | {"tickfont": {"size": 11}})
+    traces = [_points(points[silent], "abstained", REST, opacity=0.6, size=5, symbol="circle-open"), scored]
+    return [trace for trace in traces if len(trace.x)]
 
 
 def _points(
-    rows: pd.DataFrame, name: str, colour: str, opacity: float, size: float, symbol: str = "circle"
+    rows: pd.DataFrame, name: str, colour: str, opacity: float, size: int, symbol: str = "circle"
 ) -> go.Scattergl:
-    f1 = rows["f1"].map(lambda value: f"F1 {value:.2f}" if np.isfinite(value) else "no score")
-    label = rows["label"].where(~rows["abstained"], "abstained").map(_for_plotly)
+    text = [
+        "abstained" if row.abstained else f"{_for_plotly(row.label)}, F1 {row.f1:.2f}" for row in rows.itertuples()
+    ]
     return go.Scattergl(
         x=rows["x"].to_numpy(np.float32),
         y=rows["y"].to_numpy(np.float32),
         customdata=rows["latent"].tolist(),
-        text=[f"{name}, {score}" for name, score in zip(label, f1, strict=True)],
+        text=text,
         name=name,
         mode="markers",
         marker={"color": colour, "size": size, "opacity": opacity, "symbol": symbol},

@@ -9,9 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from sae_translate.artifacts import plain, write_text
+from sae_translate.label.labels import Labels
 from sae_translate.report.payload import block_payloads, core_payload
 
 SCRIPTS = ("decode.js", "dom.js", "figures.js", "table.js", "latent.js", "map.js", "summary.js", "app.js")
@@ -21,10 +23,10 @@ CONTEXTS_PER_KIND = (None, 20, 12, 8, 5, 3, 1, 0)
 "How many contexts of a kind are kept; the first choice that fits is taken."
 
 
-def write_report(labels, path: str | Path) -> tuple[Path, Path]:
+def write_report(labels: Labels, path: str | Path) -> tuple[Path, Path]:
     """Write the report of these labels to `path` (HTML), and its summary beside it (JSON); both paths are returned.
 
-    labels: has `table`, `latents` and `summary` (sae_translate.label.labels.Labels). Files appear whole or not at all.
+    Files appear whole or not at all; what stood there before is replaced. Raises UserError where there is no latent.
     """
     path = Path(path)
     page = render(labels.table, labels.latents, labels.summary)
@@ -35,7 +37,7 @@ def write_report(labels, path: str | Path) -> tuple[Path, Path]:
     return path, beside
 
 
-def render(table, latents, summary: dict[str, Any]) -> str:
+def render(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, Any]) -> str:
     """The report as one HTML text, within its size budget: contexts are left out where they would exceed it."""
     budget = BYTES_PER_THOUSAND * max(1.0, len(latents) / 1000)
     core = core_payload(table, latents, summary)

@@ -15,7 +15,14 @@ import pandas as pd
 from activation_cache.errors import UserError
 from sae_translate.artifacts import plain
 from sae_translate.report import figures
-from sae_translate.report.words import METHODS, NUMBERS, method_words, predicate_in_words, verdict_in_words
+from sae_translate.report.words import (
+    KINDS,
+    NUMBERS,
+    method_words,
+    methods_in_order,
+    predicate_in_words,
+    verdict_in_words,
+)
 
 BLOCK = 64
 "Latents per block."
@@ -27,7 +34,7 @@ def core_payload(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, 
     """Columns of the table, method answers without their terms, figures and summary."""
     _check_latents(table, latents)
     order = [int(latent) for latent in latents["latent"]]
-    methods = _methods_in_order(table)
+    methods = methods_in_order(table["method"])
     answers = {method: _answer_columns(table[table["method"] == method], order) for method in methods}
     chosen = _chosen(table, order, methods)
     return {
@@ -38,6 +45,7 @@ def core_payload(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, 
         "methods": [_method(method) for method in methods],
         "answers": answers,
         "chosen": [None if method is None else methods.index(method) for method in chosen],
+        "kinds": KINDS,
         "search": _search_terms(table, order),
         "numbers": {key: {"title": title, "note": note} for key, (title, note) in NUMBERS.items()},
         "figures": {name: json.loads(figure.to_json()) for name, figure in _figures(table, latents, summary).items()},
@@ -77,14 +85,6 @@ def _check_latents(table: pd.DataFrame, latents: pd.DataFrame) -> None:
             f"the labels name {len(unknown)} latents (first: {unknown[0]}) that the table of latents lacks: "
             "the labels folder is incomplete; write it again with `sae-translate label`"
         )
-
-
-def _methods_in_order(table: pd.DataFrame) -> list[str]:
-    """In the order of the table of words; answers that it does not know yet stand before the floors."""
-    known = list(METHODS)
-    present = [str(method) for method in dict.fromkeys(table["method"])]
-    place = {method: known.index(method) if method in known else len(known) for method in present}
-    return sorted(present, key=lambda method: (method_words(method).role == "floor", place[method]))
 
 
 def _method(method: str) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _figures(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, Any]
     marked = table[table["chosen"].astype(bool)].drop_duplicates("latent")
     points = latents[["latent", "x", "y"]].merge(marked[["latent", "label", "kind", "f1", "abstained"]], how="left")
     points["label"] = points["label"].fillna("")
-    points["kind"] = points["kind"].fillna("").map(lambda kind: str(kind).replace("_", " "))
+    points["kind"] = points["kind"].fillna("").map(lambda kind: KINDS.get(kind, str(kind).replace("_", " ")))
     points["abstained"] = points["abstained"].astype(object).where(points["abstained"].notna(), True).astype(bool)
     points = points[np.isfinite(points["x"].astype(float)) & np.isfinite(points["y"].astype(float))]
     made |= {f"map_{colour}": figures.map_figure(points, colour) for colour in MAP_COLOURS}
@@ -179,7 +179,7 @@ def _terms(value: Any) -> list[tuple[str, float]]:
     return [(str(term), float(weight)) for term, weight in _sequence(value)]
 
 
-def _rounded(values: Iterable) -> list[float | None]:
+def _rounded(values: Iterable) -> list[float | int | None]:
     return [_significant(value) for value in values]
 
 

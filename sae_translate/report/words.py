@@ -1,5 +1,6 @@
 """What a report says in words: names of methods, predicates as sentences, the verdict, the meaning of numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sae_translate.label.predicates import IN_WORDS
@@ -40,6 +41,15 @@ METHODS = {
     "frequent": MethodWords("Most frequent", "floor", "#b0a08c", "The most frequent token of the text: a floor."),
 }
 
+KINDS = {
+    "token": "token",
+    "previous_token": "after token",
+    "next_token": "before token",
+    "ngram": "n-gram",
+    "word": "word",
+}
+"Short names of label kinds; another kind is called by its key."
+
 NUMBERS = {
     "f1": ("F1", "Harmonic mean of precision and recall on documents that no labeller saw."),
     "precision": ("Precision", "Where the label says the latent fires: the share of positions where it does."),
@@ -57,6 +67,13 @@ def method_words(method: str) -> MethodWords:
     """Title, role, colour and note of a method; a plain entry for one that has none yet."""
     known = METHODS.get(method)
     return known or MethodWords(method.replace("_", " ").capitalize(), "answer", "#a463f2", "")
+
+
+def methods_in_order(methods: Iterable[str]) -> list[str]:
+    """Each method once, in the order of METHODS; answers that it does not know yet stand before the floors."""
+    known, present = list(METHODS), list(dict.fromkeys(map(str, methods)))
+    place = {method: known.index(method) if method in known else len(known) for method in present}
+    return sorted(present, key=lambda method: (method_words(method).role == "floor", place[method]))
 
 
 def visible(token: str) -> str:

@@ -8,6 +8,7 @@ async function start() {
     return;
   }
   const core = JSON.parse(await inflated('core'));
+  Object.assign(kindNames, core.kinds);
   fillHeader(core);
   fillSummary(core);
 

@@ -35,7 +35,8 @@ const percent = (value) => {
 };
 const number = (value) => (value === null || value === undefined ? '–' : Number.isInteger(value) ? value.toLocaleString('en')
   : value.toLocaleString('en', { maximumSignificantDigits: 3 }));
-const kindName = (kind) => kind.replaceAll('_', ' ');
+const kindNames = {};
+const kindName = (kind) => kindNames[kind] || kind.replaceAll('_', ' ');
 
 // White space that would not be seen is spelt out.
 function visible(token) {

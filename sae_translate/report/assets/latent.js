@@ -53,7 +53,7 @@ async function drawHistogram(core, { histogram, edges }) {
   if (!target || !histogram.length || edges.length !== histogram.length + 1) return;
   const template = core.figures.histogram;
   const middle = histogram.map((_, i) => (edges[i] + edges[i + 1]) / 2);
-  const bars = { ...template.data[0], x: middle, y: histogram, width: histogram.map((_, i) => (edges[i + 1] - edges[i]) * 0.92),
+  const bars = { ...template.data[0], x: middle, y: histogram, width: histogram.map((_, i) => edges[i + 1] - edges[i]),
     customdata: histogram.map((_, i) => [edges[i], edges[i + 1]]) };
   const layout = structuredClone(template.layout);
   const top = Math.max(...histogram, 1);
@@ -90,8 +90,8 @@ function cardOf(core, index, detail, method) {
     element(silent || !there ? 'p.answer.silent' : 'p.answer', { 'data-tip': claim || null },
       !there ? 'not run' : silent ? 'abstains' : visible(given.label[index]),
       there && !silent && given.kind[index] ? element('span.quiet', {}, kindName(given.kind[index])) : null),
-    element('p.scores', {}, [['f1', 'F1'], ['precision', 'P'], ['recall', 'R'], ['confidence', 'conf.']].map(([key, title]) =>
-      element('span', { 'data-tip': `${core.numbers[key].title}. ${core.numbers[key].note}` }, title, ' ', element('b', {}, score(given[key][index]))))),
+    element('p.scores', {}, [['f1', 'F1'], ['precision', 'prec.'], ['recall', 'recall'], ['confidence', 'conf.']].map(([key, title]) =>
+      element('span', { 'data-tip': `${core.numbers[key].title}. ${core.numbers[key].note}` }, title, element('b', {}, score(given[key][index]))))),
     terms.length ? element('ol.terms', { 'aria-label': 'Best terms' }, terms.slice(0, 7).map(([term, weight]) =>
       element('li', { style: { '--level': Math.max(0, Math.abs(weight) / most) } }, element('span', {}, visible(term)), element('span.weight', {}, number(weight)))))
       : element('p.nothing', {}, 'no terms'));
@@ -136,8 +136,9 @@ function lineOf(core, [, doc, position, peak, tokens, active], scale) {
     const text = core.strings[token];
     const value = values.get(place) || 0;
     const shown = visible(text);
-    return element(place === peak ? 'span.t.peak' : value ? 'span.t.lit' : shown !== text ? 'span.t.white' : 'span.t',
-      { style: value ? { '--level': Math.min(1, value / scale).toFixed(3) } : {}, 'data-tip': `“${visible(text)}”  ${number(value)}` }, shown);
+    const space = /^ */.exec(shown)[0];
+    return [space, element(place === peak ? 'span.t.peak' : value ? 'span.t.lit' : shown !== text ? 'span.t.white' : 'span.t',
+      { style: value ? { '--level': Math.min(1, value / scale).toFixed(3) } : {}, 'data-tip': `“${visible(text)}”  ${number(value)}` }, shown.slice(space.length))];
   };
   const pieces = tokens.map(piece);
   const where = `document ${doc}, position ${position}, peak ${number(values.get(peak) ?? null)}`;

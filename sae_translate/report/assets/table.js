@@ -30,7 +30,7 @@ function makeTable(core, onChoose) {
     if (key === 'method') return core.methods[method].title;
     const answers = core.answers[core.methods[method].key];
     if (key === 'label') return answers.abstained[index] ? '' : answers.label[index];
-    return answers[key][index];
+    return answers.abstained[index] && key !== 'confidence' && key !== 'kind' ? null : answers[key][index];
   }
   const abstains = (index) => {
     const method = methodAt(index);
@@ -84,7 +84,8 @@ function makeTable(core, onChoose) {
     drawRows();
   }
 
-  // What has no value stands last, whichever the direction; ties keep the order of the latents.
+  // Latents found by a term alone stand after those found by label; what has no value stands last, whichever the
+  // direction; ties keep the order of the latents.
   function sorted(rows) {
     const { text } = COLUMNS.find((column) => column.key === state.sort);
     const values = new Map(rows.map((index) => [index, cell(index, state.sort)]));
@@ -92,6 +93,8 @@ function makeTable(core, onChoose) {
     const empty = (value) => value === null || value === '';
     const sign = state.descending ? -1 : 1;
     return rows.sort((a, b) => {
+      const aside = state.hints.has(a) - state.hints.has(b);
+      if (aside) return aside;
       const [x, y] = [values.get(a), values.get(b)];
       if (empty(x) || empty(y)) return empty(x) - empty(y) || a - b;
       return sign * (text ? collator.compare(x, y) : x - y) || a - b;
@@ -121,11 +124,11 @@ function makeTable(core, onChoose) {
     const hint = state.hints.get(index);
     const on = index === state.chosen;
     const number = (key, shown) => element(`div.cell.${key}`, { role: 'gridcell' }, shown);
-    return element(on ? 'div.row.on' : silent ? 'div.row.silent' : 'div.row', { role: 'row', id: `row-${core.latents[index]}`, 'data-index': index,
+    return element(`div.row${on ? '.on' : ''}${hint ? '.aside' : ''}`, { role: 'row', id: `row-${core.latents[index]}`, 'data-index': index,
       'aria-rowindex': position + 2, 'aria-selected': on ? 'true' : 'false', style: { transform: `translateY(${position * ROW}px)` } },
       number('latent', String(core.latents[index])),
       element('div.cell.label', { role: 'gridcell' }, label ? element('b', {}, visible(label)) : element('i', {}, method === null ? 'no answer' : 'abstained'),
-        hint && hint !== label ? element('span.hint', {}, visible(hint)) : null),
+        hint ? element('span.hint', {}, visible(hint)) : null),
       number('kind', silent ? '' : kindName(cell(index, 'kind'))),
       element('div.cell.method', { role: 'gridcell' }, method === null ? '' : element('span.dot', { style: { '--hue': core.methods[method].colour } }), cell(index, 'method')),
       element('div.cell.f1', { role: 'gridcell', style: { '--level': f1 ?? 0 } }, element('span', {}, score(f1))),
