@@ -98,9 +98,11 @@ class Manifest:
     key: str
     "sha256 over everything that decides the bytes of the shards: caches of different keys are never mixed."
     model: str
+    "The hub's full name, or the absolute path of a folder."
     model_identity: str
     "sha256 of the model's weights as they were used."
     dataset: str
+    "Name on the hub or of a generator, or the absolute path of a file or folder."
     dataset_identity: str
     "sha256 of the recorded tokens with their contexts and documents."
     hooks: tuple[HookEntry, ...]
@@ -173,16 +175,22 @@ class LatentStatistics:
     quantile_values: Float[np.ndarray, "d_sae bands per_band"]
 
 
+def _deciding(manifest: Manifest) -> dict[str, Any]:
+    """What decides the bytes of the shards: identities and settings, not the names under which things were found."""
+    content = {k: v for k, v in asdict(manifest).items() if k not in ("key", "files", "model", "dataset")}
+    content["saes"] = [{k: v for k, v in entry.items() if k != "source"} for entry in content["saes"]]
+    return content
+
+
 def run_key(manifest: Manifest) -> str:
-    """sha256 over every field but the key itself and the files beside the shards."""
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("key", "files")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """sha256 over everything that decides the bytes of the shards."""
+    return hashlib.sha256(json.dumps(_deciding(manifest), sort_keys=True).encode()).hexdigest()
 
 
 def differences(ours: Manifest, theirs: Manifest) -> list[str]:
-    """The fields in which two manifests differ, the key and the files beside the shards apart."""
-    return [f.name for f in fields(Manifest) if f.name not in ("key", "files")
-            and getattr(ours, f.name) != getattr(theirs, f.name)]
+    """The fields in which two recordings differ."""
+    mine, other = _deciding(ours), _deciding(theirs)
+    return [name for name in mine if mine[name] != other[name]]
 
 
 def manifest_to_json(manifest: Manifest) -> str:

@@ -6,7 +6,9 @@ forward that stops as soon as it has them; every other TransformerLens name by T
 """
 
 import contextlib
+import copy
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -224,11 +226,15 @@ class Model:
 
     @cached_property
     def bridge(self) -> Any:
-        """The same network under TransformerBridge, for hook points inside a block."""
+        """The same weights under TransformerBridge, for hook points inside a block.
+
+        It replaces modules of the network it is given, so it is given one of its own that shares the weights.
+        """
         from transformer_lens.model_bridge import TransformerBridge
 
+        weights = {id(t): t for t in itertools.chain(self.network.parameters(), self.network.buffers())}
         return TransformerBridge.boot_transformers(
-            self.name, hf_model=self.network, tokenizer=self.tokenizer, device=self.device
+            self.name, hf_model=copy.deepcopy(self.network, weights), tokenizer=self.tokenizer, device=self.device
         )
 
     def bridge_hook_names(self) -> list[str]:
@@ -258,7 +264,7 @@ class Model:
         if hook_name in (known := self.bridge_hook_names()):
             return None
         paths = [name for name, _ in self.network.base_model.named_modules() if name]
-        hint = nearest(hook_name, [*self.hook_names(), *known, *paths])
+        hint = nearest(hook_name, dict.fromkeys([*self.hook_names(), *known, *paths]))
         raise UserError(
             f"{self.name} has no hook {hook_name!r} (it has layers 0 to {self.n_layers - 1}). "
             f"{hint or f'For example {self.hook_names()[1]}'}"

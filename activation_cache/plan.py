@@ -128,12 +128,11 @@ def plan_recording(
     if not store_dense and not saes:
         raise UserError("nothing to record: --no-activations needs an --sae")
     manifest = Manifest(
-        key="", model=hub_name(model.name), model_identity=model.identity, dataset=dataset,
+        key="", model=_place(model.name) or hub_name(model.name), model_identity=model.identity,
+        dataset=_place(dataset) or dataset,
         dataset_identity=contexts.identity,
         hooks=tuple(HookEntry(name, widths[name], store_dense) for name in hook_names),
-        saes=tuple(SaeEntry(name, sae.source, sae.metadata.hook_name or hook_names[0], sae.d_in, sae.d_sae,
-                            sae.architecture, sae.identity)
-                   for sae, name in zip(saes, _distinct([sae.name for sae in saes]), strict=True)),
+        saes=_entries(saes, hook_names[0]),
         context_size=context_size, prepend_bos=prepend_bos, bos_token_id=bos, mix_documents=config.mix_documents,
         centered=centered, dtype=model.dtype, batch_size=config.batch_size, seed=config.seed,
         n_tokens=len(contexts.tokens), n_contexts=len(contexts.document_ids),
@@ -142,6 +141,12 @@ def plan_recording(
     )
     manifest = dataclasses.replace(manifest, key=layout.run_key(manifest))
     return RecordingPlan(manifest, contexts, model, saes, _bytes(manifest, saes), _notes(manifest, saes, config))
+
+
+def _place(name: str) -> str | None:
+    """The absolute path of what this name is on disk; None where it is nothing on disk."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else None
 
 
 def _load_saes(config: RecordingConfig) -> tuple[Any, ...]:
@@ -261,6 +266,14 @@ def _documents(config: RecordingConfig, documents: Iterable[str] | None) -> tupl
     if documents is not None:
         return config.dataset or "documents", documents
     return name, load_documents(name, config.config, config.split, config.column, config.streaming)
+
+
+def _entries(saes: tuple[Any, ...], default_hook: str) -> tuple[SaeEntry, ...]:
+    return tuple(
+        SaeEntry(name, _place(sae.source) or sae.source, sae.metadata.hook_name or default_hook, sae.d_in, sae.d_sae,
+                 sae.architecture, sae.identity)
+        for sae, name in zip(saes, _distinct([sae.name for sae in saes]), strict=True)
+    )
 
 
 def _distinct(names: list[str]) -> list[str]:

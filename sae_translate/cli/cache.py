@@ -125,7 +125,7 @@ def print_plan(plan: "RecordingPlan", out: Path) -> None:
     manifest = plan.manifest
     bos = f"BOS {manifest.bos_token_id} fed, not recorded" if manifest.prepend_bos else "no BOS"
     lines = {
-        "model": f"{manifest.model} ({plan.model.n_layers} layers, width {plan.model.d_model}, {manifest.dtype})",
+        "model": f"{plan.model.name} ({plan.model.n_layers} layers, width {plan.model.d_model}, {manifest.dtype})",
         "dataset": f"{manifest.dataset}: {manifest.n_tokens:,} tokens in {manifest.n_contexts:,} contexts of "
                    f"{manifest.n_documents:,} documents",
         "contexts": f"at most {manifest.context_size} positions, {bos}, "

@@ -1,0 +1,111 @@
+"""Every kind of dataset file gives the documents that were put into it."""
+
+import csv
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from activation_cache.errors import UserError
+from activation_cache.text import load_documents
+
+DOCUMENTS = ["The cat sat.\nIt purred.", "Ein Hund, \"der\" bellt.", "x", "naïve 猫"]
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+WRITERS = {
+    "paragraphs.txt": lambda p: p.write_text("\n\n".join(DOCUMENTS), encoding="utf-8"),
+    "marked.txt": lambda p: p.write_text("\n<|endoftext|>\n".join(DOCUMENTS), encoding="utf-8"),
+    "strings.json": lambda p: p.write_text(json.dumps(DOCUMENTS)),
+    "objects.json": lambda p: p.write_text(json.dumps([{"id": i, "text": d} for i, d in enumerate(DOCUMENTS)])),
+    "strings.jsonl": lambda p: p.write_text("\n".join(map(json.dumps, DOCUMENTS))),
+    "objects.jsonl": lambda p: p.write_text("\n".join(json.dumps({"story": d, "title": "t"}) for d in DOCUMENTS)),
+    "rows.csv": lambda p: write_csv(p, [{"id": i, "content": d} for i, d in enumerate(DOCUMENTS)]),
+    "rows.parquet": lambda p: pyarrow.parquet.write_table(pa.table({"n": range(4), "text": DOCUMENTS}), p),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("name", WRITERS)
+def test_documents_come_out_as_they_went_in(tmp_path, name, compressed):
+    path = tmp_path / name
+    WRITERS[name](path)
+    if compressed:
+        zipped = tmp_path / f"{name}.gz"
+        zipped.write_bytes(gzip.compress(path.read_bytes()))
+        path = zipped
+    assert list(load_documents(path)) == DOCUMENTS
+
+
+def test_a_txt_without_blank_lines_holds_a_document_a_line(tmp_path):
+    (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
+    assert list(load_documents(tmp_path / "lines.txt")) == ["one", "two", "three"]
+
+
+def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
+    (tmp_path / "b.txt").write_text("third")
+    (tmp_path / "a.json").write_text('["first", "second"]')
+    (tmp_path / "readme.md").write_text("not data")
+    assert list(load_documents(tmp_path)) == ["first", "second", "third"]
+
+
+def test_the_column_asked_for_is_taken_before_the_usual_one(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"text": "no", "summary": "yes"}\n')
+    assert list(load_documents(tmp_path / "d.jsonl", column="summary")) == ["yes"]
+
+
+def test_a_single_column_of_strings_is_the_text_whatever_its_name(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"id": 1, "utterance": "yes"}\n')
+    assert list(load_documents(tmp_path / "d.jsonl")) == ["yes"]
+
+
+def test_empty_documents_are_left_out(tmp_path):
+    (tmp_path / "d.json").write_text('["a", "", "  \\n", "b"]')
+    assert list(load_documents(tmp_path / "d.json")) == ["a", "b"]
+
+
+BAD = {
+    "no text column": ("d.jsonl", '{"question": "q", "answer": "a"}\n', {}, "it has question, answer"),
+    "no such column": ("d.jsonl", '{"text": "q"}\n', dict(column="txt"), "did you mean text?"),
+    "numbers where text": ("d.jsonl", '{"text": 3}\n', {}, "holds a int where text was needed"),
+    "an object": ("d.json", '{"text": "q"}', {}, "needed a list"),
+    "broken json": ("d.json", '["q"', {}, "could not be read as .json"),
+    "nothing": ("d.txt", "\n\n", {}, "is empty"),
+    "unknown kind": ("d.docx", "x", {}, ".parquet"),
+    "no gzip": ("d.txt.gz", "plain", {}, "could not be read as .txt.gz"),
+    "no parquet": ("d.parquet", "plain", {}, "could not be read as .parquet"),
+    "a split of a file": ("d.txt", "x", dict(split="train"), "--split"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_dataset_that_cannot_be_read_says_why_in_one_line(tmp_path, name):
+    file, content, options, says = BAD[name]
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UserError) as caught:
+        list(load_documents(tmp_path / file, **options))
+    assert says in str(caught.value)
+
+
+def test_a_parquet_without_a_text_column_names_those_it_has(tmp_path):
+    pyarrow.parquet.write_table(pa.table({"a": [1], "b": ["x"], "c": ["y"]}), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match="it has a, b, c"):
+        list(load_documents(tmp_path / "d.parquet"))
+
+
+@pytest.mark.parametrize("missing", ["./nowhere", "/nowhere/at/all", "stories.json", "a/b/c"])
+def test_a_missing_file_is_not_looked_for_on_the_hub(missing):
+    with pytest.raises(UserError, match="no such dataset file or folder"):
+        list(load_documents(missing))
+
+
+def test_the_real_stories_are_a_thousand_documents(shared):
+    assert len(list(load_documents(shared / "text/tinystories/tinystories_1000.json"))) == 1000
