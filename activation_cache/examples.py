@@ -77,7 +77,8 @@ def update(
 def _draw(columns: Int[np.ndarray, "n"], positions: Int[np.ndarray, "n"], seed: int) -> Float[np.ndarray, "n"]:
     """A number in [0, 1) for every entry that depends on nothing but latent, position and seed (splitmix64's mixer)."""
     x = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x ^= (columns.astype(np.uint64) + np.uint64(seed) * np.uint64(0x632BE59BD9B4E019)) * np.uint64(0xD1B54A32D192ED03)
+    start = np.uint64(seed * 0x632BE59BD9B4E019 % 2**64)
+    x ^= (columns.astype(np.uint64) + start) * np.uint64(0xD1B54A32D192ED03)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

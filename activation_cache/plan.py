@@ -72,7 +72,8 @@ class Contexts:
     """Tokenised text, cut into contexts that tile the positions."""
 
     tokens: Int[np.ndarray, "n"]
-    offsets: Int[np.ndarray, "contexts+1"]
+    offsets: Int[np.ndarray, "offsets"]
+    "First position of every context, and the number of positions at the end."
     document_ids: Int[np.ndarray, "contexts"]
 
     @property

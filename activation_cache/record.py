@@ -45,7 +45,7 @@ def check_out(out: str | os.PathLike, overwrite: bool = False, resume: bool = Fa
         raise UserError("--overwrite and --resume contradict each other: give one of them")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another --out")
-    if not folder.exists() or not any(_contents(folder)):
+    if not folder.exists() or not any(_contents(folder)) or _barely_begun(folder):
         return
     if not (folder / layout.MANIFEST).is_file():
         raise UserError(f"{folder} holds something else than an activation cache: choose another --out")
@@ -60,6 +60,16 @@ def check_out(out: str | os.PathLike, overwrite: bool = False, resume: bool = Fa
 def _contents(folder: Path) -> Iterator[Path]:
     """Everything in the folder but temporary files of an interrupted run."""
     return (path for path in folder.iterdir() if not path.name.endswith(".tmp"))
+
+
+def _barely_begun(folder: Path) -> bool:
+    """Whether a recording was interrupted here before its manifest was written: our rooms, no shard yet."""
+    if {p.name for p in _contents(folder)} - {layout.SHARDS, layout.STATISTICS, layout.TOKENIZER}:
+        return False
+    shards_room, statistics_room = folder / layout.SHARDS, folder / layout.STATISTICS
+    return shards_room.is_dir() and not any(
+        any(_contents(room)) for room in (shards_room, statistics_room) if room.is_dir()
+    )
 
 
 def _strange(folder: Path) -> list[str]:

@@ -183,7 +183,7 @@ class ActivationCache:
         return self._text["tokens"]
 
     @cached_property
-    def context_offsets(self) -> Int[np.ndarray, "contexts+1"]:
+    def context_offsets(self) -> Int[np.ndarray, "offsets"]:
         """First position of every context, and the number of positions at the end; contexts tile the positions."""
         return np.concatenate([[0], np.cumsum(self._text["context_lengths"], dtype=np.int64)])
 
