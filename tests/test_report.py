@@ -16,7 +16,7 @@ from activation_cache.errors import UserError
 from sae_translate.cli import report as report_command
 from sae_translate.label.labels import Labels
 from sae_translate.report import figures, html
-from sae_translate.report.words import listed, predicate_in_words, visible
+from sae_translate.report.words import listed, predicate_in_words, short_name, verdict_in_words, visible
 
 EVIL = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
 
@@ -54,6 +54,15 @@ def test_an_abstention_counts_as_zero_in_the_curve_of_f1():
     assert (curve.y[0], curve.y[50], curve.y[51], curve.y[100]) == (1.0, 0.5, 0.25, 0.25)
 
 
+def test_the_histogram_keeps_every_count_and_grows_its_axis_where_the_bins_do():
+    counts = np.array([0.0, 3, 0, 2, 0])
+    even = figures.histogram_figure(counts, np.arange(6.0))
+    growing = figures.histogram_figure(counts, 2.0 ** np.arange(6))
+    assert even.data[0].y == growing.data[0].y == (0, 3, 0, 2, 0)
+    assert (even.layout.xaxis.type, tuple(even.layout.xaxis.range)) == (None, (0, 4))
+    assert (growing.layout.xaxis.type, tuple(growing.layout.xaxis.range)) == ("log", (np.log10(2), np.log10(16)))
+
+
 def test_the_figure_of_methods_shows_every_interval_about_its_mean():
     methods = pd.DataFrame(synthetic_labels(40).summary["methods"])
     for trace in figures.methods_figure(methods).data:
@@ -72,14 +81,26 @@ def test_the_null_figure_holds_the_objective_the_surrogates_and_the_threshold():
 
 def test_a_predicate_reads_as_a_sentence():
     assert predicate_in_words({"kind": "token", "any": [[3]]}, "cat") == "Fires on “cat”"
-    assert predicate_in_words({"kind": "token", "any": [[3], [4]]}, "cat") == "Fires on “cat” (a set of 2)"
-    assert predicate_in_words({"kind": "previous_token", "words": [" of", "\n"]}, "of") == "Fires after “ of” or “↵”"
+    assert predicate_in_words({"kind": "token", "any": [[3], [4]]}, "cat") == "Fires on “cat” and more, 2 in all"
+    assert predicate_in_words({"kind": "next_token", "any": [[3]]}, "before cat") == "Fires before “cat”"
+    assert predicate_in_words({"kind": "previous_token", "names": [" of", "\n"]}, "of") == "Fires after “ of” or “↵”"
     assert predicate_in_words({"kind": "rhyme", "any": [[1]]}, "cat") == "Rhyme: “cat”"
     assert predicate_in_words({}, "cat") == ""
 
 
 def test_a_long_list_tells_how_many_more_there_are():
     assert listed(list("abcde"), 3) == "“a”, “b”, “c” or 2 more"
+
+
+def test_only_local_paths_are_cut_to_their_last_part():
+    names = ("/data/models/tiny", "./sae/", "EleutherAI/pythia-70m", "release/blocks.3.hook_resid_post", "stories:en")
+    assert [short_name(name) for name in names] == ["tiny", "sae", *names[2:]]
+
+
+def test_a_decipherment_without_a_null_is_neither_believed_nor_doubted():
+    assert "not tried against a null" in verdict_in_words({"objective": 0.6})
+    assert "does not beat" in verdict_in_words({"objective": 0.6, "believed": False})
+    assert "No decipherment" in verdict_in_words(None)
 
 
 def test_white_space_is_spelt_out_only_where_it_would_not_be_seen():
@@ -287,7 +308,7 @@ def test_an_address_with_a_latent_opens_it_and_a_click_on_the_map_chooses_anothe
     read_latent(browser, wanted)
     place = browser.execute_script("""
         const map = document.getElementById('map'), {xaxis, yaxis} = map._fullLayout, box = map.getBoundingClientRect();
-        const spots = map.data.slice(0, -1).flatMap(trace => trace.customdata.map((latent, i) => {
+        const spots = map.data.slice(0, -2).flatMap(trace => trace.customdata.map((latent, i) => {
           const at = (v) => (v._inputArray || v)[i];
           const x = xaxis._offset + xaxis.d2p(at(trace.x)), y = yaxis._offset + yaxis.d2p(at(trace.y));
           return {latent, x: box.left + x, y: box.top + y};

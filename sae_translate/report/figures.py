@@ -16,11 +16,18 @@ PALETTE = ("#5470e8", "#e07b39", "#14a08f", "#c94f7c", "#8f6fe0", "#d4a017", "#3
 REST = "#9aa1ab"
 HEAT = "#e38b4a"
 "Activation is this colour everywhere in a report."
+TICKS = [float(f"{digit}e{power}") for power in range(-4, 6) for digit in (1, 2, 5)]
 SCALE = [[0.0, "#b9c0c9"], [0.35, "#7fb2d9"], [0.7, "#5470e8"], [1.0, "#3a2f9e"]]
 
 
 def histogram_figure(counts: Float[np.ndarray, "bins"], edges: Float[np.ndarray, "bins+1"]) -> go.Figure:
-    """How often a latent is active at each strength. The count axis is logarithmic."""
+    """How often a latent is active at each strength, from the first bin that holds a position to the last.
+
+    The count axis is logarithmic; so is the axis of activations where the bins grow with it.
+    """
+    growing = edges[0] > 0 and np.diff(edges)[-1] > 2 * np.diff(edges)[0]
+    held = np.flatnonzero(counts)
+    shown = edges[[held[0], held[-1] + 1]] if len(held) else edges[[0, -1]]
     centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
     low, high = edges[:-1], edges[1:]
     bars = go.Bar(
@@ -32,7 +39,12 @@ def histogram_figure(counts: Float[np.ndarray, "bins"], edges: Float[np.ndarray,
         hovertemplate="%{y:,} positions<br>activation %{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>",
     )
     figure = _figure([bars], margin={"l": 46, "r": 8, "t": 6, "b": 34}, bargap=0)
-    figure.update_xaxes(title={"text": "activation"}, showgrid=False, rangemode="tozero")
+    if growing:
+        figure.update_xaxes(type="log", range=np.log10(shown).tolist())
+        figure.update_xaxes(tickvals=TICKS, ticktext=[f"{tick:g}" for tick in TICKS])
+    else:
+        figure.update_xaxes(range=[min(0.0, float(edges[0])), float(shown[1])])
+    figure.update_xaxes(title={"text": "activation"}, showgrid=False)
     figure.update_yaxes(title={"text": "positions"}, type="log", dtick=1, exponentformat="power")
     return figure
 
@@ -99,8 +111,8 @@ def f1_curve_figure(table: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{y:.1%} of latents reach F1 %{x:.2f}",
             )
         )
-    figure = _figure(traces, margin={"l": 52, "r": 16, "t": 6, "b": 36}, showlegend=True)
-    figure.update_layout(legend={"x": 1, "xanchor": "right", "y": 1, "yanchor": "top", "font": {"size": 11}})
+    figure = _figure(traces, margin={"l": 52, "r": 16, "t": 44, "b": 36}, showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 10}})
     figure.update_xaxes(title={"text": "F1 at least"}, range=[0, 1])
     figure.update_yaxes(title={"text": "share of latents"}, range=[0, 1.02], tickformat=".0%")
     return figure
@@ -143,7 +155,7 @@ def null_figure(objective: float, null: tuple[float, ...], threshold: float | No
 def _figure(traces: list, **layout) -> go.Figure:
     shared = {"template": go.layout.Template(), "showlegend": False, "autosize": True, "font": {"size": 12}}
     figure = go.Figure(traces, layout=shared | layout)
-    small = {"tickfont": {"size": 11}, "title": {"font": {"size": 11}, "standoff": 6}, "zeroline": False}
+    small = {"tickfont": {"size": 11}, "title": {"font": {"size": 11}, "standoff": 5}, "zeroline": False}
     return figure.update_xaxes(small).update_yaxes(small)
 
 

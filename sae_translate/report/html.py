@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from sae_translate.artifacts import plain, write_text
 from sae_translate.label.labels import Labels
 from sae_translate.report.payload import block_payloads, core_payload
+from sae_translate.report.words import short_name
 
 SCRIPTS = ("decode.js", "dom.js", "figures.js", "table.js", "latent.js", "map.js", "summary.js", "app.js")
 BYTES_PER_THOUSAND = 10_000_000
@@ -54,7 +55,7 @@ def render(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, Any]) 
 def _page(summary: dict[str, Any], data: dict[str, str]) -> str:
     script = "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in SCRIPTS) + "\n})();"
     fingerprint = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    title = " · ".join(str(summary[key]) for key in ("sae", "model") if summary.get(key)) or "labels"
+    title = " · ".join(short_name(str(summary[key])) for key in ("sae", "model") if summary.get(key)) or "labels"
     parts = {
         "title": html.escape(f"sae-translate: {title}"),
         "fingerprint": fingerprint,

@@ -21,11 +21,13 @@ from sae_translate.report.words import (
     method_words,
     methods_in_order,
     predicate_in_words,
+    short_name,
     verdict_in_words,
 )
 
 BLOCK = 64
 "Latents per block."
+NAMES = ("model", "sae", "dataset", "text")
 SCORES = ("f1", "precision", "recall", "balanced_accuracy", "confidence")
 MAP_COLOURS = ("label", "kind", "f1")
 
@@ -51,6 +53,7 @@ def core_payload(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, 
         "figures": {name: json.loads(figure.to_json()) for name, figure in _figures(table, latents, summary).items()},
         "summary": plain(summary),
         "verdict": verdict_in_words(summary.get("decipherment")),
+        "short": {key: short_name(str(summary[key])) for key in NAMES if summary.get(key)},
         "block": BLOCK,
     }
 
@@ -150,7 +153,8 @@ def _contexts(contexts: Iterable[dict], strings: dict[str, int], per_kind: int |
 
 
 def _figures(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, Any]) -> dict[str, Any]:
-    made = {"histogram": figures.histogram_figure(np.zeros(1), np.array([0.0, 1.0]))}
+    edges = next((found for cell in latents["histogram_edges"] if len(found := _sequence(cell)) > 1), [0.0, 1.0])
+    made = {"histogram": figures.histogram_figure(np.zeros(len(edges) - 1), np.array(edges, dtype=float))}
     marked = table[table["chosen"].astype(bool)].drop_duplicates("latent")
     points = latents[["latent", "x", "y"]].merge(marked[["latent", "label", "kind", "f1", "abstained"]], how="left")
     points["label"] = points["label"].fillna("")
@@ -162,8 +166,8 @@ def _figures(table: pd.DataFrame, latents: pd.DataFrame, summary: dict[str, Any]
         made["methods"] = figures.methods_figure(pd.DataFrame(summary["methods"]).astype({"f1": float}))
     made["f1_curve"] = figures.f1_curve_figure(table)
     decipherment = summary.get("decipherment") or {}
-    if decipherment.get("objective") is not None:
-        null = tuple(float(value) for value in decipherment.get("null") or ())
+    null = tuple(float(value) for value in decipherment.get("null") or ())
+    if decipherment.get("objective") is not None and null:
         made["null"] = figures.null_figure(float(decipherment["objective"]), null, decipherment.get("threshold"))
     return made
 

@@ -85,18 +85,19 @@ def visible(token: str) -> str:
 def predicate_in_words(predicate: dict, label: str, most: int = 12) -> str:
     """The claim that a predicate makes, as a sentence.
 
-    The predicate names what it looks at under `words` (strings) or, where it only knows token ids, under `any`; then
+    The predicate names what it looks at under `names` or `words` or, where it only knows token ids, under `any`; then
     the label stands for them, and their number is told.
     """
     kind = str(predicate.get("kind", ""))
     if not kind:
         return ""
     phrase = IN_WORDS.get(kind, f"{kind.replace('_', ' ')}:")
-    words, ids = predicate.get("words") or [], predicate.get("any") or []
-    if words:
-        claim = listed([visible(str(word)) for word in words], most)
+    names, ids = predicate.get("names") or predicate.get("words") or [], predicate.get("any") or []
+    if names:
+        claim = listed([visible(str(name)) for name in names], most)
     else:
-        claim = f"“{visible(label)}”" + (f" (a set of {len(ids)})" if len(ids) > 1 else "")
+        bare = visible(label.removeprefix(phrase.split(" ")[-1] + " "))
+        claim = f"“{bare}”" + (f" and more, {len(ids)} in all" if len(ids) > 1 else "")
     return f"{phrase[0].upper()}{phrase[1:]} {claim}"
 
 
@@ -108,13 +109,20 @@ def listed(words: list[str], most: int) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
+def short_name(name: str) -> str:
+    """A model, SAE or dataset as a reader calls it: the last part of a path; a hub name stays as it is."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    local = name.startswith(("/", ".", "~")) or "\\" in name or ":" in name[:2]
+    return parts[-1] if local and parts else name
+
+
 def verdict_in_words(decipherment: dict | None) -> str:
     """One sentence on whether the decipherment is to be believed."""
-    if not decipherment:
+    if not decipherment or decipherment.get("objective") is None:
         return "No decipherment was run, so there is no unpaired answer to believe or doubt."
-    reason = decipherment.get("reason")
-    if reason:
-        return str(reason)
-    believed = bool(decipherment.get("believed"))
-    return "The objective beats its null." if believed else "The objective does not beat its null: no answer is given."
-
+    if decipherment.get("reason"):
+        return str(decipherment["reason"])
+    if decipherment.get("believed") is None:
+        return "The decipherment was not tried against a null, so nothing tells chance from structure here."
+    beats = "beats its null" if decipherment["believed"] else "does not beat its null: the unpaired method abstains"
+    return f"The objective {beats}."

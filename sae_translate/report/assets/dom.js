@@ -44,6 +44,9 @@ function visible(token) {
   return shown.trim() || !shown.length ? shown : '␣'.repeat(shown.length);
 }
 
+// A label that is only punctuation would be lost alone: it stands in quotation marks.
+const shownLabel = (label) => (/[\p{L}\p{N}]/u.test(label) || !label || label === '—' ? visible(label) : `“${visible(label)}”`);
+
 // One tooltip for the whole page; anything with data-tip has it, at once and also on keyboard focus.
 function startTooltips() {
   const tip = byId('tip');

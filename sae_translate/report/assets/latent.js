@@ -29,7 +29,7 @@ function headOf(core, table, index, detail) {
   return element('header.about', {},
     element('div.who', {},
       element('p.over', {}, element('span', {}, `Latent ${latent}`), step(-1, 'Previous in the table (k)', 'M15 5l-7 7 7 7'), step(1, 'Next in the table (j)', 'M9 5l7 7-7 7')),
-      element(label ? 'h1' : 'h1.silent', {}, label ? visible(label) : method ? 'abstained' : 'no answer'),
+      element(label ? 'h1' : 'h1.silent', {}, label ? shownLabel(label) : method ? 'abstained' : 'no answer'),
       element('p.claim', {},
         method ? element('span.chip', { style: { '--hue': method.colour }, 'data-tip': method.note }, method.title) : null,
         label && answer.kind[index] ? element('span.chip.plain', {}, kindName(answer.kind[index])) : null,
@@ -59,7 +59,10 @@ async function drawHistogram(core, { histogram, edges }) {
   const top = Math.max(...histogram, 1);
   layout.yaxis = reading.log ? { ...layout.yaxis, range: [-0.3, Math.max(1, Math.log10(top) * 1.06)] }
     : { ...layout.yaxis, type: 'linear', dtick: undefined, nticks: 4, exponentformat: 'SI', range: [0, top * 1.06] };
-  layout.xaxis = { ...layout.xaxis, range: [Math.min(edges[0], 0), edges[edges.length - 1]] };
+  const first = histogram.findIndex((count) => count > 0);
+  const last = histogram.findLastIndex((count) => count > 0);
+  const [low, high] = first < 0 ? [edges[0], edges[edges.length - 1]] : [edges[first], edges[last + 1]];
+  layout.xaxis.range = layout.xaxis.type === 'log' ? [Math.log10(low), Math.log10(high)] : [Math.min(edges[0], 0), high];
   await draw(target, { data: [bars], layout });
 }
 
@@ -73,7 +76,7 @@ function answersOf(core, index, detail) {
     element('div.cards', {}, answers.map((method) => cardOf(core, index, detail, method))),
     floors.length ? element('p.floors', {}, element('span', { 'data-tip': 'Baselines that a label has to beat.' }, 'Floors'), floors.map((method) => {
       const given = core.answers[method.key];
-      return element('span', { 'data-tip': method.note }, `${method.title} `, element('b', {}, visible(given.label[index] || '–')),
+      return element('span', { 'data-tip': method.note }, `${method.title} `, element('b', {}, given.label[index] ? shownLabel(given.label[index]) : '–'),
         ` F1 ${score(given.f1[index])}`);
     })) : null);
 }
@@ -86,10 +89,9 @@ function cardOf(core, index, detail, method) {
   const { terms = [], claim = '' } = detail.answers[method.key] || {};
   const most = Math.max(...terms.map(([, weight]) => Math.abs(weight)), 1e-12);
   return element(chosen ? 'div.card.on' : 'div.card', { style: { '--hue': method.colour } },
-    element('h3', { 'data-tip': method.note }, method.title, chosen ? element('span.mark', { 'data-tip': 'The answer that the table shows' }, 'chosen') : null),
+    element('h3', {}, element('span', { 'data-tip': method.note }, method.title), there && !silent && given.kind[index] ? element('span.kind', {}, kindName(given.kind[index])) : null, chosen ? element('span.mark', { 'data-tip': 'The answer that the table shows' }, 'chosen') : null),
     element(silent || !there ? 'p.answer.silent' : 'p.answer', { 'data-tip': claim || null },
-      !there ? 'not run' : silent ? 'abstains' : visible(given.label[index]),
-      there && !silent && given.kind[index] ? element('span.quiet', {}, kindName(given.kind[index])) : null),
+      !there ? 'not run' : silent ? 'abstains' : shownLabel(given.label[index])),
     element('p.scores', {}, [['f1', 'F1'], ['precision', 'prec.'], ['recall', 'recall'], ['confidence', 'conf.']].map(([key, title]) =>
       element('span', { 'data-tip': `${core.numbers[key].title}. ${core.numbers[key].note}` }, title, element('b', {}, score(given[key][index]))))),
     terms.length ? element('ol.terms', { 'aria-label': 'Best terms' }, terms.slice(0, 7).map(([term, weight]) =>

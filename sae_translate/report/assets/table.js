@@ -127,7 +127,7 @@ function makeTable(core, onChoose) {
     return element(`div.row${on ? '.on' : ''}${hint ? '.aside' : ''}`, { role: 'row', id: `row-${core.latents[index]}`, 'data-index': index,
       'aria-rowindex': position + 2, 'aria-selected': on ? 'true' : 'false', style: { transform: `translateY(${position * ROW}px)` } },
       number('latent', String(core.latents[index])),
-      element('div.cell.label', { role: 'gridcell' }, label ? element('b', {}, visible(label)) : element('i', {}, method === null ? 'no answer' : 'abstained'),
+      element('div.cell.label', { role: 'gridcell' }, label ? element('b', {}, shownLabel(label)) : element('i', {}, method === null ? 'no answer' : 'abstained'),
         hint ? element('span.hint', {}, visible(hint)) : null),
       number('kind', silent ? '' : kindName(cell(index, 'kind'))),
       element('div.cell.method', { role: 'gridcell' }, method === null ? '' : element('span.dot', { style: { '--hue': core.methods[method].colour } }), cell(index, 'method')),
@@ -193,6 +193,10 @@ function makeTable(core, onChoose) {
     move(by);
   });
 
-  return { state, places, refresh, choose, move, cell, abstains, sortBy,
+  // The answer that the user gets, whatever the table shows.
+  const bestOf = (index) => (core.chosen[index] === null ? null : core.answers[core.methods[core.chosen[index]].key]);
+  const silent = (index) => { const answers = bestOf(index); return !answers || answers.abstained[index] !== false; };
+
+  return { state, places, silent, best: (index) => bestOf(index).f1[index] ?? 0, label: (index) => bestOf(index).label[index], refresh, choose, move, cell, abstains, sortBy,
     set(changes) { Object.assign(state, changes); scroller.scrollTop = 0; refresh(); } };
 }
