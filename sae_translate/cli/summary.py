@@ -64,7 +64,7 @@ def show(labels: "Labels") -> None:
         )
     console = Console(width=None if Console().is_terminal else 130)
     console.print(table)
-    n_gold = made["methods"][0]["n_gold"]
+    n_gold = next(row["n_gold"] for row in made["methods"] if row["method"] == "paired")
     console.print(f"P@1 over the {n_gold:,} latents whose heaviest token holds more than half of their activation.")
     verdict = made["decipherment"]
     if "reason" in verdict:

@@ -14,7 +14,8 @@ class Labels:
 
     table: pd.DataFrame
     """One row a latent and method: latent, method, label, terms, kind, predicate, precision, recall, f1,
-    balanced_accuracy, confidence, abstained, chosen, density, and the evidence n_active, n_predicted, label_mass."""
+    balanced_accuracy, confidence, abstained, chosen, density, and the evidence n_active, n_predicted, token_id (the
+    token it names the latent after), label_mass (share of the activation on that token)."""
     latents: pd.DataFrame
     """One row a live latent: latent, density, mean, max, histogram, histogram_edges, x, y (map of decoder directions),
     contexts (list of {kind, document, position, tokens, values, peak}), token, token_precision (its heaviest token on

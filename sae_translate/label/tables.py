@@ -76,6 +76,7 @@ def rows_of(
                     "n_active": result.n_active,
                     "n_predicted": result.n_predicted,
                     "label_mass": mass,
+                    "token_id": -1 if answer.kind == "word" else answer.token_key,
                 }
             )
     return pd.DataFrame(rows).sort_values(["latent", "method"], kind="stable").reset_index(drop=True)

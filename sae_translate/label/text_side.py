@@ -13,12 +13,10 @@ from sae_translate.label.evidence import Passage
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import merge_positions
 from sae_translate.languages.text import token_language, word_language
-from sae_translate.languages.tokens import word_starts, word_texts
+from sae_translate.languages.tokens import split_words, word_starts, word_texts
 
-FOREIGN = 0.2
-"Share of the cache's words that the text must know for word predicates to be run on the cache."
-FERTILITY = 1.5
-"How many times more pieces per word than the cached text a text may need before it is read by words."
+FOREIGN = 0.5
+"Below this share of the cache's words (by occurrence) that the text knows too, the text is in another language."
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,12 @@ def word_passage(passage: Passage, surfaces: list[str], index: dict[str, int]) -
     return Passage(items, merged.segments, merged.documents, merged.matrix, passage.vocabulary)
 
 
-def pieces_per_word(tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"], surfaces) -> float:
-    """How finely the tokenizer cuts the words of this text."""
-    return len(tokens) / max(int(word_starts(tokens, segments, surfaces).sum()), 1)
+def shared_words(passage: Passage, documents: Sequence[str], surfaces: list[str]) -> float:
+    """Share of the passage's words, by occurrence and without regard to case, that stand in the documents."""
+    starts = word_starts(passage.tokens, passage.segments, surfaces)
+    read = [word.casefold() for word in word_texts(passage.tokens, starts, surfaces)[0] if word.isalpha()]
+    known = {word.casefold() for document in documents for word in split_words(document)}
+    return sum(word in known for word in read) / max(len(read), 1)
 
 
 def without_repeats(documents: Sequence[str], cached: Iterable[str]) -> list[str]:
@@ -109,23 +110,27 @@ def text_side(
             "every document of the text stands in the cache too: give a text that the model has not read here"
         )
     described = (text if isinstance(text, str) else "documents given") + f" ({len(kept)} documents)"
-    ids = [tokenizer(document, add_special_tokens=False)["input_ids"] for document in kept]
-    tokens, segments = (
-        np.array([i for part in ids for i in part], dtype=np.int64),
-        token_segments([len(p) for p in ids]),
-    )
-    own = passages["text"]
+    foreign = shared_words(passages["text"], kept, surfaces) < FOREIGN
     unit = config.text_unit
     if unit == "auto":
-        finer = pieces_per_word(tokens, segments, surfaces) / pieces_per_word(own.tokens, own.segments, surfaces)
-        unit = "word" if finer > FERTILITY else "token"
-    if unit == "token":
-        language = token_language(tokens, segments, np.arange(len(ids)), names)
-        return TextSide(language, np.arange(vocabulary), "token", names, (), described + ", by tokens")
-    choose({"word": 1, "token": 1}, unit, "text unit")
-    language = word_language(kept)
+        unit = "word" if foreign else "token"
+    return choose(UNITS, unit, "text unit")(kept, tokenizer, names, words, described, foreign)
+
+
+def by_tokens(documents, tokenizer, names, words, described, foreign) -> TextSide:
+    """The text as token ids of the model's tokenizer."""
+    ids = tokenizer(documents, add_special_tokens=False)["input_ids"]
+    tokens = np.array([i for part in ids for i in part], dtype=np.int64)
+    language = token_language(tokens, token_segments([len(part) for part in ids]), np.arange(len(ids)), names)
+    return TextSide(language, np.arange(len(names)), "token", names, (), described + ", by tokens", foreign)
+
+
+def by_words(documents, tokenizer, names, words, described, foreign) -> TextSide:
+    """The text as words, numbered in `words`, which is added to."""
+    language = word_language(documents)
     keys = np.array([words.setdefault(word, len(words)) for word in language.items], dtype=np.int64)
-    cached, _ = word_texts(own.tokens, word_starts(own.tokens, own.segments, surfaces), surfaces)
-    known = set(language.items)
-    foreign = np.mean([word in known for word in cached if word.isalpha()] or [0.0]) < FOREIGN
-    return TextSide(language, keys, "word", tuple(words), tuple(words), described + ", by words", bool(foreign))
+    return TextSide(language, keys, "word", tuple(words), tuple(words), described + ", by words", foreign)
+
+
+UNITS = {"token": by_tokens, "word": by_words}
+"What a text's items may be."
