@@ -121,7 +121,7 @@ def _rest(clause: Clause, verb: str) -> Words:
             else [(VERBS[clause.verb].english, VERBS[clause.verb].concept)]
         )
     link = VERBS[clause.verb].english_link if clause.verb in VERBS else ""
-    if link:
+    if link and (clause.object is not None or link == "up"):
         words.append((link, f"function:{link}"))
     if clause.object is not None:
         words += _thing(clause.object, subject=False)

@@ -1,0 +1,273 @@
+"""Training an SAE through SAELens' own trainer, on a recording plan or on a recorded cache."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens import (
+    BatchTopKTrainingSAEConfig,
+    JumpReLUTrainingSAEConfig,
+    StandardTrainingSAEConfig,
+    TopKTrainingSAEConfig,
+)
+from sae_lens.config import SAETrainerConfig
+from sae_lens.saes.sae import TrainingSAE
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+from activation_cache.errors import UserError, choose
+from activation_cache.plan import RecordingPlan
+from activation_cache.record import compute_shard
+from activation_cache.shards import ActivationCache
+
+NORM_BATCHES = 16
+"Batches from which the mean and the scale of the activations are estimated before training."
+
+
+@dataclass(frozen=True)
+class SaeTrainingConfig:
+    """How to train an SAE."""
+
+    d_sae: int
+    "Latents."
+    k: int = 32
+    "Active latents a position, where the architecture fixes their number."
+    architecture: str = "topk"
+    "topk, batchtopk, jumprelu or standard."
+    epochs: int = 1
+    "Passes over the tokens."
+    batch_size: int = 1024
+    "Positions in one step."
+    lr: float = 1e-3
+    "Highest learning rate; it warms up over the first twentieth and decays over the last third."
+    sparsity: float = 1.0
+    "Weight of the sparsity loss, for jumprelu (l0) and standard (l1)."
+    buffer: int = 131_072
+    "Positions that are mixed before they are cut into batches."
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations of one hook, in blocks that can be read again and again, and where they come from."""
+
+    blocks: Callable[[], Iterator[Float[Tensor, "block d_in"]]]
+    "A fresh pass over them."
+    n_tokens: int
+    d_in: int
+    metadata: dict[str, Any]
+    "What SAELens' metadata says of them: model_name, model_class_name, hook_name, context_size, prepend_bos, ..."
+
+    def first(self, n_tokens: int) -> "Activations":
+        """The first of them, whole blocks, until there are at least so many tokens."""
+
+        def blocks() -> Iterator[Float[Tensor, "block d_in"]]:
+            seen = 0
+            for block in self.blocks():
+                yield block
+                seen += len(block)
+                if seen >= n_tokens:
+                    return
+
+        return replace(self, blocks=blocks, n_tokens=min(n_tokens, self.n_tokens))
+
+
+@dataclass(frozen=True)
+class SaeStep:
+    """How training goes, at one step."""
+
+    n_tokens: int
+    "Positions seen so far, over all epochs."
+    total: int
+    loss: float
+    explained_variance: float
+    "Of this batch."
+    dead: int
+    "Latents that have not fired for a tenth of the training."
+
+
+def _topk(config: SaeTrainingConfig, **common: Any) -> TopKTrainingSAEConfig:
+    return TopKTrainingSAEConfig(k=config.k, **common)
+
+
+def _batchtopk(config: SaeTrainingConfig, **common: Any) -> BatchTopKTrainingSAEConfig:
+    return BatchTopKTrainingSAEConfig(k=config.k, **common)
+
+
+def _jumprelu(config: SaeTrainingConfig, **common: Any) -> JumpReLUTrainingSAEConfig:
+    return JumpReLUTrainingSAEConfig(l0_coefficient=config.sparsity, **common)
+
+
+def _standard(config: SaeTrainingConfig, **common: Any) -> StandardTrainingSAEConfig:
+    return StandardTrainingSAEConfig(l1_coefficient=config.sparsity, **common)
+
+
+ARCHITECTURES: dict[str, Callable[..., Any]] = {
+    "topk": _topk,
+    "batchtopk": _batchtopk,
+    "jumprelu": _jumprelu,
+    "standard": _standard,
+}
+
+
+def plan_activations(plan: RecordingPlan) -> Activations:
+    """The activations that a plan with one hook would record, computed as they are needed."""
+    manifest = plan.manifest
+    tap = plan.model.tap_of(manifest.hook_names[0])
+    modules = plan.model.network.named_modules()
+    path = next((name for name, module in modules if tap is not None and module is tap.module), None)
+
+    def blocks() -> Iterator[Float[Tensor, "block d_in"]]:
+        for index in range(manifest.n_shards):
+            yield torch.from_numpy(compute_shard(plan, index)[0]["activations.0"]).float()
+
+    metadata = _metadata(manifest, manifest.hooks[0].name) | {"model_name": plan.model.name, "hf_hook_name": path}
+    return Activations(blocks, manifest.n_tokens, manifest.hooks[0].d, metadata)
+
+
+def cached_activations(cache: ActivationCache, hook_name: str | None = None) -> Activations:
+    """The dense activations of a cache at this hook, by default its only one.
+
+    Raises UserError where the cache holds none, or none at this hook.
+    """
+    manifest = cache.manifest
+    recorded = {hook.name: index for index, hook in enumerate(manifest.hooks) if hook.recorded}
+    if not recorded:
+        raise UserError(f"{cache.path} holds no dense activations: record it with --activations")
+    if hook_name is None and len(recorded) > 1:
+        raise UserError(f"{cache.path} holds several hooks: choose one with --hook-name: {', '.join(recorded)}")
+    hook_name = hook_name or next(iter(recorded))
+    index = choose(recorded, hook_name, f"hook of {cache.path}")
+
+    def blocks() -> Iterator[Float[Tensor, "block d_in"]]:
+        for shard in cache.shards():
+            yield torch.from_numpy(shard[f"activations.{index}"]).float()
+
+    return Activations(blocks, cache.n_tokens, manifest.hooks[index].d, _metadata(manifest, hook_name))
+
+
+def _metadata(manifest: Any, hook_name: str) -> dict[str, Any]:
+    """What is true of every SAE trained here: its activations are read from the Hugging Face model."""
+    return {
+        "model_name": manifest.model,
+        "model_class_name": "AutoModelForCausalLM",
+        "hook_name": hook_name,
+        "context_size": manifest.context_size,
+        "prepend_bos": manifest.prepend_bos,
+        "dataset_path": manifest.dataset,
+    }
+
+
+def shuffled_batches(
+    activations: Activations, batch_size: int, buffer: int, epochs: int, generator: torch.Generator
+) -> Iterator[Float[Tensor, "batch d_in"]]:
+    """Batches of mixed positions: half of the buffer is drawn each time it is full; all of it at an epoch's end.
+
+    What does not fill a last batch of an epoch is left out.
+    """
+    buffer = max(buffer, 2 * batch_size)
+    for _ in range(epochs):
+        held: list[Tensor] = []
+        n_held = 0
+        for block in activations.blocks():
+            held.append(block)
+            n_held += len(block)
+            if n_held >= buffer:
+                mixed = _mixed(held, generator)
+                n_drawn = n_held // 2 // batch_size * batch_size
+                yield from mixed[:n_drawn].split(batch_size)
+                held, n_held = [mixed[n_drawn:]], n_held - n_drawn
+        if held:
+            mixed = _mixed(held, generator)
+            yield from mixed[: n_held // batch_size * batch_size].split(batch_size)
+
+
+def _mixed(blocks: list[Float[Tensor, "_ d_in"]], generator: torch.Generator) -> Float[Tensor, "n d_in"]:
+    joined = torch.cat(blocks)
+    return joined[torch.randperm(len(joined), generator=generator)]
+
+
+def train_sae(
+    activations: Activations, config: SaeTrainingConfig, device: str = "cpu"
+) -> Generator[SaeStep, None, TrainingSAE]:
+    """Train an SAE, a `SaeStep` after every hundredth; the generator returns the SAE.
+
+    Activations are scaled to a mean norm of sqrt(d_in) for training, which is folded into the weights at the end, and
+    the decoder's bias starts at their mean. Raises UserError as `check_training` does.
+    """
+    check_training(activations, config)
+    build = ARCHITECTURES[config.architecture]
+    n_steps = (activations.n_tokens // config.batch_size) * config.epochs
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        sae = TrainingSAE.from_dict(
+            build(config, d_in=activations.d_in, d_sae=config.d_sae, device=device,
+                  normalize_activations="expected_average_only_in").to_dict()
+        )  # fmt: skip
+    sae.cfg.metadata = _with_metadata(sae.cfg.metadata, activations.metadata)
+    generator = torch.Generator().manual_seed(config.seed)
+    batches = shuffled_batches(activations, config.batch_size, config.buffer, config.epochs, generator)
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=n_steps * config.batch_size, train_batch_size_samples=config.batch_size,
+            lr=config.lr, lr_end=config.lr / 10, lr_warm_up_steps=n_steps // 20, lr_decay_steps=n_steps // 3,
+            device=device, dead_feature_window=max(10, n_steps // 10), feature_sampling_window=max(10, n_steps // 5),
+        ),
+        sae, batches,
+    )  # fmt: skip
+    first = [next(batches).to(device) for _ in range(min(NORM_BATCHES, n_steps))]
+    mean_norm = torch.cat(first).norm(dim=1).mean().item()
+    trainer.activation_scaler.scaling_factor = activations.d_in**0.5 / max(mean_norm, 1e-9)
+    sae.b_dec.data = torch.cat(first).mean(0) * trainer.activation_scaler.scaling_factor
+    for step in range(n_steps):
+        trainer.maybe_reset_sparsity()
+        output = trainer.step(first[step] if step < len(first) else next(batches))
+        trainer.n_training_steps += 1
+        if (step + 1) % max(1, n_steps // 100) == 0 or step + 1 == n_steps:
+            yield SaeStep(
+                trainer.n_training_samples, n_steps * config.batch_size, output.loss.item(),
+                explained(output.sae_in.detach(), output.sae_out.detach()), int(trainer.dead_neurons.sum()),
+            )  # fmt: skip
+    sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
+    trainer.set_final_sae_metadata()
+    return sae.eval()
+
+
+def check_training(activations: Activations, config: SaeTrainingConfig) -> None:
+    """Raises UserError where this cannot be trained on these activations."""
+    choose(ARCHITECTURES, config.architecture, "architecture")
+    if min(config.d_sae, config.k, config.epochs, config.batch_size) < 1 or config.lr <= 0:
+        raise UserError("d_sae, k, epochs and batch_size must be at least 1, and lr above 0")
+    if config.k > config.d_sae:
+        raise UserError(f"k {config.k} is more than the {config.d_sae} latents there are: give a smaller --k")
+    if activations.n_tokens < config.batch_size:
+        raise UserError(
+            f"{activations.n_tokens:,} tokens are fewer than one batch of {config.batch_size:,}: give more --tokens"
+        )
+
+
+def _with_metadata(metadata: Any, more: dict[str, Any]) -> Any:
+    for key, value in more.items():
+        metadata[key] = value
+    return metadata
+
+
+def explained(x: Float[Tensor, "n d_in"], x_hat: Float[Tensor, "n d_in"]) -> float:
+    """Share of the variance of x that x_hat explains: 1 - sum |x - x_hat|^2 / sum |x - mean|^2."""
+    return 1 - ((x - x_hat).pow(2).sum() / (x - x.mean(0)).pow(2).sum()).item()
+
+
+@torch.no_grad()
+def measure_sae(sae: Any, activations: Activations) -> dict[str, float]:
+    """What an SAE reaches on activations: explained variance, mean active latents, latents that never fire."""
+    x = torch.cat(list(activations.blocks()))
+    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
+    x_hat, active = torch.empty_like(x), 0
+    for start in range(0, len(x), 4096):
+        latents = sae.encode(x[start : start + 4096])
+        x_hat[start : start + 4096] = sae.decode(latents)
+        fired |= (latents > 0).any(0)
+        active += int((latents > 0).sum())
+    return {"explained_variance": explained(x, x_hat), "l0": active / len(x), "dead": int((~fired).sum())}
