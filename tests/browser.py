@@ -1,7 +1,12 @@
-"""Headless Chromium for the tests of a page: opens a file, and tells what the page logged and asked the network for."""
+"""Headless Chromium for the tests of a page: opens a file, and tells what the page logged and asked the network for.
+
+Run as a script it photographs a report: `python tests/browser.py demo/labels/report.html reports/report.png [latent]`.
+"""
 
 import json
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,3 +66,18 @@ def network_requests(driver) -> list[str]:
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     return [address for address in asked if not address.startswith(("file:", "data:", "blob:"))]
+
+
+def photograph(page: Path, picture: Path, latent: str = "", width: int = 1440, height: int = 900) -> None:
+    """Save what a reader sees of a report, at twice the pixels, with this latent chosen."""
+    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile), width, height) as driver:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.get(page.resolve().as_uri() + (f"#latent={latent}" if latent else ""))
+        wait_until(driver, "document.documentElement.dataset.ready === 'figures'")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        driver.save_screenshot(str(picture))
+
+
+if __name__ == "__main__":
+    photograph(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4])

@@ -17,6 +17,7 @@ REST = "#9aa1ab"
 HEAT = "#e38b4a"
 "Activation is this colour everywhere in a report."
 TICKS = [float(f"{digit}e{power}") for power in range(-4, 6) for digit in (1, 2, 5)]
+COUNTS = {1: "1", 10: "10", 100: "100", 10**3: "1k", 10**4: "10k", 10**5: "100k", 10**6: "1M", 10**7: "10M"}
 SCALE = [[0.0, "#b9c0c9"], [0.35, "#7fb2d9"], [0.7, "#5470e8"], [1.0, "#3a2f9e"]]
 
 
@@ -45,7 +46,7 @@ def histogram_figure(counts: Float[np.ndarray, "bins"], edges: Float[np.ndarray,
     else:
         figure.update_xaxes(range=[min(0.0, float(edges[0])), float(shown[1])])
     figure.update_xaxes(title={"text": "activation"}, showgrid=False)
-    figure.update_yaxes(title={"text": "positions"}, type="log", dtick=1, exponentformat="power")
+    figure.update_yaxes(title={"text": "positions"}, type="log", tickvals=[*COUNTS], ticktext=[*COUNTS.values()])
     return figure
 
 

@@ -58,7 +58,10 @@ NUMBERS = {
         "Balanced acc.",
         "Mean of the share of firing and of silent positions that the label gets right; 0.5 is chance.",
     ),
-    "confidence": ("Confidence", "The method's own estimate, made before any scoring, that its label is right."),
+    "confidence": (
+        "Confidence",
+        "Estimated chance that the label's first term is right, made without the documents that score it.",
+    ),
     "density": ("Density", "Share of positions on which the latent is active."),
 }
 

@@ -58,7 +58,7 @@ async function drawHistogram(core, { histogram, edges }) {
   const layout = structuredClone(template.layout);
   const top = Math.max(...histogram, 1);
   layout.yaxis = reading.log ? { ...layout.yaxis, range: [-0.3, Math.max(1, Math.log10(top) * 1.06)] }
-    : { ...layout.yaxis, type: 'linear', dtick: undefined, nticks: 4, exponentformat: 'SI', range: [0, top * 1.06] };
+    : { ...layout.yaxis, type: 'linear', tickvals: undefined, ticktext: undefined, nticks: 4, tickformat: '~s', range: [0, top * 1.06] };
   const first = histogram.findIndex((count) => count > 0);
   const last = histogram.findLastIndex((count) => count > 0);
   const [low, high] = first < 0 ? [edges[0], edges[edges.length - 1]] : [edges[first], edges[last + 1]];

@@ -149,10 +149,12 @@ function makeTable(core, onChoose) {
     else grid.removeAttribute('aria-activedescendant');
   }
 
+  // A step past the edge scrolls by that row; a leap puts the row into the middle.
   function show(index) {
     const position = state.rows.indexOf(index);
     if (position < 0) return;
     const top = position * ROW;
+    if (top < scroller.scrollTop - ROW || top > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top - (scroller.clientHeight - ROW) / 2;
     if (top < scroller.scrollTop) scroller.scrollTop = top;
     else if (top + ROW > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + ROW - scroller.clientHeight;
   }
