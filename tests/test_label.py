@@ -113,7 +113,7 @@ def test_nothing_crosses_the_end_of_a_segment():
 
 def test_a_predicate_survives_its_json():
     words = Predicate("word", (0,), V, ("Haus",))
-    for predicate in (Predicate("token", (3, 4), V), Predicate("ngram", (2 * V + 9,), V), words):
+    for predicate in (Predicate("token", (3, 4), V, ("w3", "w4")), Predicate("ngram", (2 * V + 9,), V), words):
         assert Predicate.from_dict(predicate.to_dict()) == predicate
     with pytest.raises(UserError, match="unknown predicate kind"):
         Predicate.from_dict({"kind": "tokn", "any": [[1]], "vocabulary": V})

@@ -152,9 +152,8 @@ def main() -> None:
         clear = [v for v in value["clear"] if v is not None]
         everything = [v for v in value["all"] if v is not None]
         if clear:
-            print(
-                f"{key:40} clear {np.mean(clear):.3f} ({min(clear):.3f}-{max(clear):.3f})  all {np.mean(everything):.3f}"
-            )
+            span = f"{min(clear):.3f}-{max(clear):.3f}"
+            print(f"{key:40} clear {np.mean(clear):.3f} ({span})  all {np.mean(everything):.3f}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from sae_translate.label.methods import (
 from sae_translate.label.scores import NOT_SCORED, score_predicate
 from sae_translate.label.splits import passage_of, split_documents
 from sae_translate.label.tables import choose_answers, gold_keys, method_summary, rows_of
-from sae_translate.label.text_side import TextSide, text_side, word_passage
+from sae_translate.label.text_side import TextSide, shown, text_side, word_passage
 from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language, merge_positions
 from sae_translate.languages.text import keep_items, most_frequent
@@ -132,7 +132,6 @@ def unpaired(material: Material) -> list[Answer]:
         material.vocabulary,
         alignment.verdict is None or alignment.verdict.believed,
         material.config.min_confidence,
-        side.words,
     )
 
 
@@ -275,11 +274,11 @@ def origin(cache: ActivationCache, entry: SaeEntry, material: Material) -> dict:
     """What the labels were made from and how: the summary without the scores."""
     manifest, alignment = cache.manifest, material.alignment
     return {
-        "model": manifest.model,
-        "sae": entry.source,
+        "model": shown(manifest.model),
+        "sae": shown(entry.source),
         "hook_name": entry.hook_name,
-        "dataset": str(manifest.dataset),
-        "cache": str(cache.path),
+        "dataset": shown(manifest.dataset),
+        "cache": cache.path.name,
         "text": material.side.description,
         "text_unit": material.side.kind,
         "foreign_text": material.side.foreign,

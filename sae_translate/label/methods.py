@@ -76,7 +76,6 @@ def answer_of_set(
     strength: float,
     name: Callable[[int], str],
     vocabulary: int,
-    words: Sequence[str] = (),
     token_key: int | None = None,
 ) -> Answer:
     """The answer that claims the set `keys` and is named after its heaviest members; `token_key`: its first term."""
@@ -85,9 +84,7 @@ def answer_of_set(
         latent=latent,
         kind=kind,
         terms=tuple((name(key), weight) for key, weight in terms[:N_TERMS]),
-        predicate=Predicate(
-            kind, tuple(int(key) for key in keys), vocabulary, tuple(words[key] for key in keys) if words else ()
-        ),
+        predicate=Predicate(kind, tuple(map(int, keys)), vocabulary, tuple(name(key) for key in keys)),
         label=label_text(kind, [name(key) for key, _ in inside], [weight for _, weight in inside]),
         strength=strength,
         confidence=float("nan"),
@@ -108,7 +105,6 @@ def unpaired_answers(
     vocabulary: int,
     believed: bool,
     min_confidence: float,
-    words: Sequence[str] = (),
 ) -> list[Answer]:
     """Read each latent off a coupling that was found without pairs.
 
@@ -132,7 +128,7 @@ def unpaired_answers(
         chosen = [int(keys[i]) for i in order[by_precision[: max(size, 1)]]]
         terms = [(int(keys[i]), float(posterior[i])) for i in order[:N_TERMS]]
         answer = answer_of_set(
-            latent, kind, chosen, terms, float(posterior[order[0]]), lambda key: names[key], vocabulary, words
+            latent, kind, chosen, terms, float(posterior[order[0]]), lambda key: names[key], vocabulary
         )
         sure = float(confidence[latent])
         answers.append(replace(answer, confidence=sure, abstained=not believed or sure < min_confidence))

@@ -67,18 +67,17 @@ class Predicate:
     "Feature keys: token ids; for an n-gram `first * vocabulary + second`."
     vocabulary: int
     "Size of the token vocabulary, which the keys of an n-gram are written in."
-    words: tuple[str, ...] = ()
-    "The words themselves, one per key, for the kind `word`, whose keys count words in order of first sight."
+    names: tuple[str, ...] = ()
+    "What the keys are called, one each; for the kind `word` the words themselves, which alone mean something elsewhere."
 
     def __call__(self, tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"]) -> Bool[np.ndarray, "n"]:
         """Where the latent should fire in this text."""
         return np.isin(KINDS[self.kind](tokens, segments, self.vocabulary), np.array(self.keys, dtype=np.int64))
 
     def to_dict(self) -> dict:
-        """A JSON value: the kind, and the token ids (a list of them per n-gram) any of which makes it true."""
+        """A JSON value: the kind, the token ids (a list of them per n-gram) any of which makes it true, their names."""
         ids = [[k // self.vocabulary, k % self.vocabulary] if self.kind == "ngram" else [k] for k in self.keys]
-        words = {"words": list(self.words)} if self.words else {}
-        return {"kind": self.kind, "any": ids, "vocabulary": self.vocabulary, **words}
+        return {"kind": self.kind, "any": ids, "names": list(self.names), "vocabulary": self.vocabulary}
 
     @classmethod
     def from_dict(cls, value: dict) -> "Predicate":
@@ -86,4 +85,4 @@ class Predicate:
         choose(KINDS, value["kind"], "predicate kind")
         vocabulary = int(value["vocabulary"])
         keys = tuple(ids[0] if len(ids) == 1 else ids[0] * vocabulary + ids[1] for ids in value["any"])
-        return cls(value["kind"], keys, vocabulary, tuple(value.get("words", ())))
+        return cls(value["kind"], keys, vocabulary, tuple(value.get("names", ())))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -27,9 +28,13 @@ class TextSide:
     keys: Int[np.ndarray, "items"]
     kind: str
     names: Sequence[str]
-    words: Sequence[str]
     description: str
     foreign: bool = False
+
+
+def shown(name: str) -> str:
+    """A name for a report that may be sent on: hub names as they are, of a local path only the last part."""
+    return Path(name).name if Path(name).exists() else name
 
 
 def token_segments(lengths: Sequence[int]) -> Int[np.ndarray, "bounds"]:
@@ -98,7 +103,7 @@ def text_side(
     if text is None:
         other = passages["text"]
         language = token_language(other.tokens, other.segments, other.documents, names)
-        return TextSide(language, np.arange(vocabulary), "token", names, (), "other documents of the cached dataset")
+        return TextSide(language, np.arange(vocabulary), "token", names, "other documents of the cached dataset")
 
     documents = taken_documents(text, config.text_tokens)
     read = [passages[name] for name in ("latents", "score")]
@@ -109,7 +114,7 @@ def text_side(
         raise UserError(
             "every document of the text stands in the cache too: give a text that the model has not read here"
         )
-    described = (text if isinstance(text, str) else "documents given") + f" ({len(kept)} documents)"
+    described = (shown(text) if isinstance(text, str) else "documents given") + f" ({len(kept)} documents)"
     foreign = shared_words(passages["text"], kept, surfaces) < FOREIGN
     unit = config.text_unit
     if unit == "auto":
@@ -122,14 +127,14 @@ def by_tokens(documents, tokenizer, names, words, described, foreign) -> TextSid
     ids = tokenizer(documents, add_special_tokens=False)["input_ids"]
     tokens = np.array([i for part in ids for i in part], dtype=np.int64)
     language = token_language(tokens, token_segments([len(part) for part in ids]), np.arange(len(ids)), names)
-    return TextSide(language, np.arange(len(names)), "token", names, (), described + ", by tokens", foreign)
+    return TextSide(language, np.arange(len(names)), "token", names, described + ", by tokens", foreign)
 
 
 def by_words(documents, tokenizer, names, words, described, foreign) -> TextSide:
     """The text as words, numbered in `words`, which is added to."""
     language = word_language(documents)
     keys = np.array([words.setdefault(word, len(words)) for word in language.items], dtype=np.int64)
-    return TextSide(language, keys, "word", tuple(words), tuple(words), described + ", by words", foreign)
+    return TextSide(language, keys, "word", tuple(words), described + ", by words", foreign)
 
 
 UNITS = {"token": by_tokens, "word": by_words}
