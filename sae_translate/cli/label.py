@@ -2,7 +2,10 @@
 
 import json
 import re
+import shlex
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,7 +137,9 @@ def labelled(
 
     generated = generated_documents(text, config.seed + TEXT_SEED)
     with stages(quiet) as say:
-        return label_latents(cache, generated if generated is not None else text, sae, config, say)
+        labels = label_latents(cache, generated if generated is not None else text, sae, config, say)
+    command = shlex.join(["sae-translate", *sys.argv[1:]])
+    return replace(labels, summary={**labels.summary, "command": command})
 
 
 def stages(quiet: bool) -> AbstractContextManager:

@@ -75,7 +75,7 @@ class Predicate:
         return np.isin(KINDS[self.kind](tokens, segments, self.vocabulary), np.array(self.keys, dtype=np.int64))
 
     def to_dict(self) -> dict:
-        """A JSON value: the kind, the token ids (a list of them per n-gram) any of which makes it true, their names."""
+        """A JSON value: the kind, the token ids (a list per n-gram) any of which makes it true, and their names."""
         ids = [[k // self.vocabulary, k % self.vocabulary] if self.kind == "ngram" else [k] for k in self.keys]
         return {"kind": self.kind, "any": ids, "names": list(self.names), "vocabulary": self.vocabulary}
 
