@@ -68,7 +68,7 @@ class Predicate:
     vocabulary: int
     "Size of the token vocabulary, which the keys of an n-gram are written in."
     names: tuple[str, ...] = ()
-        """A JSON value: the kind, the token ids (a list for each n-gram) any of which makes it true, their names."""
+    "What the keys are called, one each; for the kind `word` the words themselves, which alone mean something."
 
     def __call__(self, tokens: Int[np.ndarray, "n"], segments: Int[np.ndarray, "bounds"]) -> Bool[np.ndarray, "n"]:
         """Where the latent should fire in this text."""
