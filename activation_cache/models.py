@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from activation_cache.errors import UserError, choose, nearest
+from activation_cache.hub import hub_error, look_for_hub
 from activation_cache.text import looks_like_path
 
 SHORT_NAMES = {
@@ -69,33 +70,6 @@ def hub_name(model: str) -> str:
     return short.get(model.lower(), model)
 
 
-def hub_error(what: str, name: str, error: Exception) -> UserError:
-    """One line for whatever the hub's libraries raised: there is no such thing, or no way to it."""
-    kinds = {kind.__name__ for e in _chain(error) for kind in type(e).__mro__}
-    text = " ".join(str(error).split())
-    if kinds & {"GatedRepoError"}:
-        return UserError(f"the {what} {name} is gated: accept its licence on the hub and log in with `hf auth login`")
-    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError", "RevisionNotFoundError"} and "onnect" not in text:
-        hint = nearest(name, SHORT_NAMES) if what == "model" else ""
-        return UserError(f"the hub has no {what} {name!r}, and there is no such folder. {hint}".strip())
-    offline = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "ConnectTimeout",
-               "TimeoutException", "Timeout", "gaierror", "NetworkError"}
-    if kinds & offline or "offline" in text.lower() or "onnect" in text or "huggingface.co" in text:
-        return UserError(
-            f"the {what} {name} is neither a local folder nor downloaded before, and the hub could not be reached: "
-            "connect to the network (or unset HF_HUB_OFFLINE), or give a local path"
-        )
-    return UserError(f"the {what} {name} could not be loaded: {text[:300] or type(error).__name__}")
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
 def load_model(name_or_folder: str | os.PathLike, device: str = "cpu", dtype: str = "float32") -> "Model":
     """A causal language model with its tokenizer, for reading activations.
 
@@ -117,7 +91,7 @@ def load_model(name_or_folder: str | os.PathLike, device: str = "cpu", dtype: st
         raise UserError(f"no such model folder: {name}")
     else:
         source = hub_name(name)
-        _reach_hub(source)
+        look_for_hub()
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local)
@@ -126,18 +100,8 @@ def load_model(name_or_folder: str | os.PathLike, device: str = "cpu", dtype: st
         if local:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(f"{name} could not be loaded as a causal language model: {reason}") from None
-        raise hub_error("model", name, error) from None
+        raise hub_error("model", source, error, SHORT_NAMES) from None
     return Model(name, network.to(device).eval(), tokenizer, device, dtype)
-
-
-def _reach_hub(name: str) -> None:
-    """One quick look for the model's configuration: the loaders retry for a long time where there is no network."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        hf_hub_download(name, "config.json", etag_timeout=10)
-    except Exception as error:
-        raise hub_error("model", name, error) from None
 
 
 def _check_device(device: str) -> None:

@@ -46,7 +46,7 @@ class RecordingConfig:
     column: str | None = None
     "Column that holds the text."
     streaming: bool | None = None
-    "Whether a hub dataset is read as it arrives instead of downloaded first."
+    "Whether a hub dataset is read as it arrives instead of downloaded first; by default all but `DEFAULT_DATASET` are."
     hook_names: tuple[str, ...] = ()
     "Hook points; by default those of the SAEs, else the residual stream after the middle layer."
     n_tokens: int | None = None
@@ -266,7 +266,10 @@ def _documents(config: RecordingConfig, documents: Iterable[str] | None) -> tupl
     name = config.dataset or DEFAULT_DATASET
     if documents is not None:
         return config.dataset or "documents", documents
-    return name, load_documents(name, config.config, config.split, config.column, config.streaming)
+    streaming = config.streaming
+    if streaming is None and name == DEFAULT_DATASET:
+        streaming = False  # it is small, and once downloaded it is there without a network
+    return name, load_documents(name, config.config, config.split, config.column, streaming)
 
 
 def _entries(saes: tuple[Any, ...], default_hook: str) -> tuple[SaeEntry, ...]:

@@ -17,7 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from activation_cache.errors import UserError, nearest
-from activation_cache.models import hub_error
+from activation_cache.hub import hub_error, look_for_hub
 from activation_cache.text import looks_like_path
 
 GROUP = 16
@@ -203,6 +203,7 @@ def _from_release(source: str, device: str, dtype: str) -> Any:
         known = list(releases[release].saes_map)
         hint = nearest(sae_id, known) or f"it has {', '.join(known[:4])}{', ...' if len(known) > 4 else ''}"
         raise UserError(f"the release {release} has no SAE {sae_id!r}: {hint}")
+    look_for_hub()
     try:
         return SAE.from_pretrained(release, sae_id, device=device, dtype=dtype)
     except Exception as error:  # the hub's libraries raise a dozen kinds; all mean that the SAE cannot be had

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from activation_cache.errors import UserError, choose, nearest
+from activation_cache.hub import hub_error, look_for_hub
 
 TEXT_COLUMNS = ("text", "content", "story", "sentence", "document", "body", "article", "passage")
 END_OF_TEXT = "<|endoftext|>"
@@ -191,9 +192,8 @@ FORMATS: dict[str, Callable[[Any, str, str | None], Iterator[str]]] = {
 
 
 def _of_hub(name: str, config: str | None, split: str | None, column: str | None, streaming: bool) -> Iterator[str]:
-    import datasets
-
-    from activation_cache.models import hub_error
+    look_for_hub()
+    import datasets  # takes a second, and reads at import whether the hub can be reached
 
     split = split or "train"
     try:

@@ -112,7 +112,8 @@ def described(plan: "RecordingPlan", out: Path, dry_run: bool) -> dict:
     }
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: int | float) -> str:
+    """Bytes in the unit that suits them."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
