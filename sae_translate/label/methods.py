@@ -152,7 +152,8 @@ def paired_answers(
         best: tuple[float, Answer] | None = None
         token_key = next((key for key, _ in top_features(fit["token"], latent, k=1)), -1)
         for kind in kinds:
-            keys, fitted = best_feature_set(fit[kind], latent, least=3 if kind == "ngram" else 1)
+            least, most = (3, 16) if kind == "ngram" else (1, 64)
+            keys, fitted = best_feature_set(fit[kind], latent, least, most)
             if len(keys) == 0:
                 continue
             terms = top_features(fit[kind], latent)
