@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
@@ -39,6 +39,8 @@ class LanguageModelConfig:
     lr: float = 3e-3
     "Highest learning rate; it warms up over the first twentieth, then falls as a cosine to a twentieth of itself."
     weight_decay: float = 0.05
+    bfloat16: bool = False
+    "Whether matrix products run in bfloat16: faster where the processor can."
     seed: int = 0
 
 
@@ -114,22 +116,19 @@ def train_language_model(
     bos = tokenizer.bos_token_id
     contexts = _contexts(tokenizer(list(documents), verbose=False)["input_ids"], config.context_size, bos)
     optimizer = torch.optim.AdamW(_groups(network, config.weight_decay), lr=config.lr, betas=(0.9, 0.98))
-    half = torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda"))
+    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bfloat16)
     seen, shown, losses = 0, 0, []
     for batch in _batches(contexts, config, bos):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _schedule(seen / config.tokens)
-        inputs = batch.to(device)
-        targets = _targets(inputs, bos)
         with half:
-            logits = network(input_ids=inputs, use_cache=False).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+            loss, n_learnt = _loss(network, batch.to(device), bos)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.detach())
-        seen += int((targets != IGNORED).sum())
+        seen += n_learnt
         if seen * 100 // config.tokens > shown or seen >= config.tokens:
             shown = seen * 100 // config.tokens
             yield LanguageModelStep(min(seen, config.tokens), config.tokens, torch.stack(losses).mean().item())
@@ -137,6 +136,38 @@ def train_language_model(
         if seen >= config.tokens:
             break
     return TrainedLanguageModel(network.eval(), tokenizer)
+
+
+@torch.no_grad()
+def evaluate_language_model(
+    trained: TrainedLanguageModel, documents: Sequence[str], config: LanguageModelConfig
+) -> float:
+    """Cross-entropy in nats a token on documents it did not read."""
+    bos = trained.tokenizer.bos_token_id
+    encoded = trained.tokenizer(list(documents), verbose=False)["input_ids"]
+    contexts = sorted(_contexts(encoded, config.context_size, bos), key=len)
+    total, n = 0.0, 0
+    for start in range(0, len(contexts), 32):
+        batch = torch.from_numpy(_padded(contexts[start : start + 32], bos)).to(trained.network.device)
+        loss, n_learnt = _loss(trained.network, batch, bos)
+        total, n = total + loss.item() * n_learnt, n + n_learnt
+    return total / n
+
+
+def _loss(network: Any, inputs: Int[Tensor, "rows positions"], pad: int) -> tuple[Float[Tensor, ""], int]:
+    """Mean cross-entropy of the next token, and how many were predicted."""
+    targets = _targets(inputs, pad)
+    hidden = network.base_model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
+    learnt = targets != IGNORED
+    logits = network.get_output_embeddings()(hidden[learnt])
+    return torch.nn.functional.cross_entropy(logits.float(), targets[learnt]), int(learnt.sum())
+
+
+def _padded(contexts: list[np.ndarray], pad: int) -> Int[np.ndarray, "rows positions"]:
+    batch = np.full((len(contexts), max(map(len, contexts))), pad)
+    for row, context in zip(batch, contexts, strict=True):
+        row[: len(context)] = context
+    return batch
 
 
 def _architecture(config: LanguageModelConfig, vocabulary: int) -> GPTNeoXConfig:
@@ -183,11 +214,7 @@ def _batches(
         ordered = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
         groups = [group for pool in ordered for group in _cut(pool, lengths, config.batch_tokens)]
         for index in rng.permutation(len(groups)):
-            group = [contexts[i] for i in groups[index]]
-            batch = np.full((len(group), max(map(len, group))), pad)
-            for row, context in zip(batch, group, strict=True):
-                row[: len(context)] = context
-            yield torch.from_numpy(batch)
+            yield torch.from_numpy(_padded([contexts[i] for i in groups[index]], pad))
 
 
 def _cut(pool: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
