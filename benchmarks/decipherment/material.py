@@ -1,4 +1,4 @@
-"""What the decipherment benchmark reads: documents, a model's activations, a TopK SAE trained on them, and languages."""
+"""What the decipherment benchmark reads: documents, a model's activations, a TopK SAE of them, and languages."""
 
 import csv
 import gzip
@@ -53,6 +53,10 @@ class Model:
 
     def tokens(self, documents: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids, context offsets and the document of each context; no BOS among them."""
+        path = BENCH / f"tokens-{_key(self.folder.name, self.context_size, *documents)}.npz"
+        if path.exists():
+            kept = np.load(path)
+            return kept["ids"], kept["offsets"], kept["owners"]
         ids, offsets, owners = [], [0], []
         for number, document in enumerate(documents):
             tokens = self.tokenizer(document, add_special_tokens=False)["input_ids"]
@@ -62,6 +66,8 @@ class Model:
                     ids.extend(piece)
                     offsets.append(len(ids))
                     owners.append(number)
+        BENCH.mkdir(exist_ok=True)
+        np.savez(path, ids=np.array(ids), offsets=np.array(offsets), owners=np.array(owners))
         return np.array(ids), np.array(offsets), np.array(owners)
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class NullVerdict:
-    """The objective against the same objective on surrogates of the target that share its counts but not its structure."""
+    """The objective against the same objective on surrogates that share the target's counts but not its structure."""
 
     objective: float
     null: tuple[float, ...]

@@ -2,7 +2,6 @@
 explained as a mixture of target items, whose own profiles are carried through the core's emission."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +9,10 @@ from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
+from sae_translate.align.core import Core, DecipherConfig
 from sae_translate.align.emission import TINY
 from sae_translate.align.statistics import lagged_cooccurrence, share_positions
 from sae_translate.languages.language import Language
-
-if TYPE_CHECKING:
-    from sae_translate.align.decipher import Core, DecipherConfig
 
 BLOCK = 1024
 
@@ -44,10 +41,10 @@ def mixture(
 def grow(
     source: Language,
     target: Language,
-    cipher: "Core",
-    plain: "Core",
+    cipher: Core,
+    plain: Core,
     emission: Float[Tensor, "m n"],
-    config: "DecipherConfig",
+    config: DecipherConfig,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[Float[np.ndarray, "source target"], Float[np.ndarray, "source"]]:
     """Coupling of every source item with every target item, and each source item's mass on no named target.

@@ -44,7 +44,7 @@ def fold(matrix: sparse.csr_array, keep: Int[np.ndarray, "kept"], other: bool) -
 def lagged_cooccurrence(
     rows: sparse.csr_array,
     columns: sparse.csr_array,
-    segments: Int[np.ndarray, "segments+1"],
+    segments: Int[np.ndarray, "boundaries"],
     lag: int,
 ) -> sparse.csr_array:
     """Weight of row item at a position and column item `lag` positions later, summed over positions of one segment.

@@ -1,0 +1,132 @@
+"""The core of a language: its heaviest items and their lagged joints, as dense arrays that EM can multiply."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import sparse
+from torch import Tensor
+
+from activation_cache.errors import UserError
+from sae_translate.align.emission import TINY
+from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions
+from sae_translate.languages.language import Language
+
+
+@dataclass(frozen=True)
+class DecipherConfig:
+    """Knobs of `decipher`. The defaults are the ones that reports/decipherment.md measures."""
+
+    lags: tuple[int, ...] = (1, 2, 3, 4)
+    "Distances, in positions, at which co-occurrence is compared."
+    max_source_core: int = 1024
+    "How many of the heaviest source items are deciphered together; the rest is grown from them at linear cost."
+    max_target_core: int = 1024
+    "How many of the heaviest target items are deciphered together."
+    min_count: float = 20.0
+    "An item that holds fewer positions than this is not aligned: there is too little to go by."
+    iterations: int = 300
+    "Most evaluations of expectation-maximisation in one restart."
+    tolerance: float = 2e-4
+    "A restart ends when ten steps together gain less explained information than this."
+    restarts: int = 1
+    "Random starts; the one with the highest explained information is kept."
+    noise: float = 0.05
+    "Standard deviation of the log-normal noise of a start."
+    frequency_weight: float = 0.5
+    "How strongly a start prefers pairs of similar frequency: it multiplies exp(-weight (log p - log q)^2)."
+    growth_iterations: int = 30
+    "Steps by which items outside the core are explained as mixtures of target items."
+    null_surrogates: int = 2
+    "Surrogates of the target against which the result is judged; 0 gives no verdict and no calibrated confidence."
+    null_core: int = 300
+    "How many of the heaviest items on each side the verdict looks at."
+    margin: float = 0.1
+    "By how much the information explained at unseen lags must exceed the best surrogate's."
+    seed: int = 0
+    "Seeds the starts and the surrogates."
+    device: str = "cpu"
+    "Where the products of matrices are done."
+    dtype: str = "float32"
+    "Their precision: float32 or float64."
+
+
+@dataclass(frozen=True)
+class Core:
+    """The items deciphered together, and their lagged joints as dense arrays."""
+
+    items: Int[np.ndarray, "core"]
+    "Indices in the language's vocabulary, heaviest first."
+    other: bool
+    "Whether one more item stands last for all that the core leaves out."
+    shared: sparse.csr_array | None
+    "Positions x core (and other): what each position holds, summing to 1; None where only joints are needed."
+    joint: Float[Tensor, "lags n n"]
+    "Joint probability of two items a lag apart; each lag sums to 1."
+    left_out: int
+    "How many items occur often enough to be aligned and are not in the core."
+
+    @property
+    def frequency(self) -> Float[Tensor, "n"]:
+        return (self.joint.sum(1) + self.joint.sum(2)).mean(0) / 2
+
+
+def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
+    """The heaviest items of a language with their joint statistics; `UserError` where the text is too short."""
+    shared = share_positions(language.corpus.matrix)
+    counts = np.asarray(shared.sum(axis=0, dtype=np.float64)).ravel()
+    enough = np.flatnonzero(counts >= config.min_count)
+    if len(enough) < 2:
+        raise UserError(
+            f"too little text to decipher: {language.name} has {language.corpus.n_positions:,} positions, in which "
+            f"{len(enough)} of {len(counts):,} items occur {config.min_count:g} times or more, and 2 are needed; "
+            "give more text or lower min_count"
+        )
+    items = enough[np.argsort(-counts[enough], kind="stable")][:size]
+    other = bool(language.corpus.n_positions - counts[items].sum() > config.min_count)
+    folded = fold(shared, items, other)
+    dtype = getattr(torch, config.dtype)
+    joint = []
+    for lag in config.lags:
+        pairs = lagged_cooccurrence(folded, folded, language.corpus.segments, lag)
+        if pairs.sum() <= 0:
+            raise UserError(
+                f"too little text to decipher: no segment of {language.name} is longer than {lag} positions, so "
+                f"lag {lag} has nothing to count; give longer texts or shorter lags than {config.lags}"
+            )
+        dense = torch.from_numpy(pairs.toarray()).to(dtype)
+        joint.append(dense / dense.sum())
+    return Core(items, other, folded, torch.stack(joint).to(config.device), len(enough) - len(items))
+
+
+def shrink(core: Core, size: int) -> Core:
+    """The heaviest `size` items of a core; what falls out joins its "other"."""
+    if size >= len(core.items):
+        return core
+    n = core.joint.shape[1]
+    gather = torch.zeros(n, size + 1, dtype=core.joint.dtype, device=core.joint.device)
+    gather[torch.arange(n), torch.arange(n).clamp_max(size)] = 1
+    left_out = core.left_out + len(core.items) - size
+    return Core(core.items[:size], True, None, gather.T @ core.joint @ gather, left_out)
+
+
+def start_emission(
+    cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Generator
+) -> Float[Tensor, "m n"]:
+    """The source's frequencies in every row, with noise, tilted towards pairs of similar frequency.
+
+    What a core leaves out is no item, so its frequency says nothing: it takes the same share in every row. (With the
+    tilt there too, EM is drawn to an optimum in which the left-out items pair with each other and nothing is right.)
+    """
+    source, target = cipher.frequency, plain.frequency
+    noise = torch.randn(len(target), len(source), generator=generator, dtype=torch.float32).to(source)
+    apart = target.clamp_min(TINY).log()[:, None] - source.clamp_min(TINY).log()[None, :]
+    emission = source[None, :] * (config.noise * noise - config.frequency_weight * apart.clamp(-6, 6) ** 2).exp()
+    if plain.other:
+        emission[-1] = source
+    if cipher.other:
+        named = emission[:, :-1]
+        emission[:, :-1] = named * ((1 - source[-1]) / named.sum(1, keepdim=True).clamp_min(TINY))
+        emission[:, -1] = source[-1]
+    return emission / emission.sum(1, keepdim=True)
