@@ -28,7 +28,6 @@ class StatisticsState:
     n_positions: int
     counts: Int[np.ndarray, "d_sae"]
     totals: Float[np.ndarray, "d_sae"]
-    maxima: Float[np.ndarray, "d_sae"]
     histogram: Int[np.ndarray, "d_sae bins"]
     top: Kept
     sample: Kept
@@ -43,7 +42,7 @@ def start(d_sae: int) -> StatisticsState:
     zeros = np.zeros(d_sae, np.int64)
     bins = len(HISTOGRAM_EDGES) - 1
     return StatisticsState(
-        0, zeros, np.zeros(d_sae), np.zeros(d_sae, np.float32), np.zeros((d_sae, bins), np.int64), kept(N_TOP),
+        0, zeros, np.zeros(d_sae), np.zeros((d_sae, bins), np.int64), kept(N_TOP),
         kept(N_SAMPLE),
     )
 
@@ -53,25 +52,29 @@ def update(
 ) -> StatisticsState:
     """The state after these further positions, which are whole contexts."""
     d_sae = len(state.counts)
-    columns, values = latents.indices.astype(np.int64), latents.data
-    rows = np.repeat(np.arange(latents.shape[0]), np.diff(latents.indptr))
+    by_latent = latents.tocsc()  # a counting sort: latents in order, and positions in order within each
+    counts = np.diff(by_latent.indptr).astype(np.int64)
+    columns, rows, values = np.repeat(np.arange(d_sae), counts), by_latent.indices, by_latent.data
     contexts = np.repeat(np.arange(len(context_lengths)), context_lengths)[rows]
-    positions = rows + state.n_positions
-    bins = np.clip(np.searchsorted(HISTOGRAM_EDGES, values, side="right") - 1, 0, len(HISTOGRAM_EDGES) - 2)
+    positions = rows.astype(np.int64) + state.n_positions
     n_bins = state.histogram.shape[1]
-    histogram = np.bincount(columns * n_bins + bins, minlength=d_sae * n_bins).reshape(d_sae, n_bins)
-    maxima = state.maxima.copy()
-    np.maximum.at(maxima, columns, values)
+    histogram = np.bincount(columns * n_bins + _bins(values), minlength=d_sae * n_bins).reshape(d_sae, n_bins)
     drawn = _draw(columns, positions, seed)
     return StatisticsState(
         state.n_positions + latents.shape[0],
-        state.counts + np.bincount(columns, minlength=d_sae),
+        state.counts + counts,
         state.totals + np.bincount(columns, weights=values, minlength=d_sae),
-        maxima,
         state.histogram + histogram,
         _keep(state.top, columns, contexts, positions, values, values.astype(np.float64)),
         _keep(state.sample, columns, contexts, positions, values, drawn),
     )
+
+
+def _bins(values: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The bin of `HISTOGRAM_EDGES` of every value: float32's exponent and first two bits of mantissa are its number."""
+    quarter_octaves = np.ascontiguousarray(values, np.float32).view(np.int32) >> 21
+    first = np.float32(HISTOGRAM_EDGES[0]).view(np.int32) >> 21
+    return np.clip(quarter_octaves - first, 0, len(HISTOGRAM_EDGES) - 2)
 
 
 def _draw(columns: Int[np.ndarray, "n"], positions: Int[np.ndarray, "n"], seed: int) -> Float[np.ndarray, "n"]:
@@ -86,27 +89,36 @@ def _draw(columns: Int[np.ndarray, "n"], positions: Int[np.ndarray, "n"], seed: 
 
 def _keep(kept: Kept, columns: np.ndarray, contexts: np.ndarray, positions: np.ndarray, values: np.ndarray,
           scores: np.ndarray) -> Kept:
-    """Merge entries into the best: at most one a latent and context, ties to the earlier position."""
+    """Merge entries, in order of latent and position, into the best: one a latent and context, ties to the earlier."""
     m = kept.scores.shape[1]
     able = np.flatnonzero(scores > kept.scores[columns, -1])  # an entry below its latent's last can never enter
-    columns, contexts, positions, values, scores = (
-        a[able] for a in (columns, contexts, positions, values, scores)
-    )
-    order = np.lexsort((positions, -scores, contexts, columns))
-    new_context = np.ones(len(order), bool)
-    new_context[1:] = (np.diff(columns[order]) != 0) | (np.diff(contexts[order]) != 0)
-    best = order[new_context]
-    touched = np.unique(columns[best])
-    held = [kept.positions[touched].ravel(), kept.values[touched].ravel(), kept.scores[touched].ravel()]
-    owner = np.concatenate([np.repeat(touched, m), columns[best]])
-    merged = [np.concatenate([old, new[best]]) for old, new in zip(held, (positions, values, scores), strict=True)]
-    order = np.lexsort((merged[0], -merged[2], owner))
-    rank = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
+    if not len(able):
+        return kept
+    best = able[_first_best(columns[able], contexts[able], scores[able])]
+    touched, owner_new = np.unique(columns[best], return_inverse=True)
+    owner = np.concatenate([np.repeat(np.arange(len(touched)), m), owner_new])
+    merged = [np.concatenate([old[touched].ravel(), new[best]]) for old, new in
+              zip((kept.positions, kept.values, kept.scores), (positions, values, scores), strict=True)]
+    order = np.lexsort((-merged[2], owner))  # stable: what is kept came earlier, and new entries are in order
+    sizes = m + np.bincount(owner_new, minlength=len(touched))
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     chosen = order[rank < m]
     result = Kept(kept.positions.copy(), kept.values.copy(), kept.scores.copy())
     for target, source in zip((result.positions, result.values, result.scores), merged, strict=True):
         target[touched] = source[chosen].reshape(len(touched), m)
     return result
+
+
+def _first_best(columns: np.ndarray, contexts: np.ndarray, scores: np.ndarray) -> Int[np.ndarray, "runs"]:
+    """The place of the first of the highest scores in every run of one latent and context."""
+    begins = np.ones(len(columns), bool)
+    begins[1:] = (np.diff(columns) != 0) | (np.diff(contexts) != 0)
+    starts = np.flatnonzero(begins)
+    run = np.cumsum(begins) - 1
+    highest = np.flatnonzero(scores == np.maximum.reduceat(scores, starts)[run])
+    first = np.ones(len(highest), bool)
+    first[1:] = np.diff(run[highest]) != 0
+    return highest[first]
 
 
 def finish(state: StatisticsState) -> LatentStatistics:
@@ -116,7 +128,7 @@ def finish(state: StatisticsState) -> LatentStatistics:
     return LatentStatistics(
         density=(state.counts / max(state.n_positions, 1)).astype(np.float32),
         mean=mean.astype(np.float32),
-        max=state.maxima,
+        max=state.top.values[:, 0],
         histogram=state.histogram,
         histogram_edges=HISTOGRAM_EDGES,
         top_positions=state.top.positions,

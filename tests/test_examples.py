@@ -116,4 +116,4 @@ def test_the_seed_draws_another_sample_and_nothing_else(latents, lengths, statis
 def test_an_update_leaves_the_state_it_was_given_alone(latents, lengths):
     state = examples.start(WIDTH)
     examples.update(state, latents, lengths, 0)
-    assert state.n_positions == 0 and state.maxima.max() == 0 and (state.top.positions == -1).all()
+    assert state.n_positions == 0 and state.counts.max() == 0 and (state.top.positions == -1).all()
