@@ -244,26 +244,26 @@ class Model:
 
     @cached_property
     def final_norm(self) -> nn.Module | None:
-        """The norm after the last layer: the module of the backbone, beside its layers, whose weight is (d_model,)."""
-        backbone = self.network.base_model
-        norms = [m for name, m in backbone.named_modules() if "norm" in name.lower() or "ln_f" in name.lower()]
+        """The norm after the last layer: the last of the backbone's norms that lies outside its layers."""
         inner = {id(m) for layer in self.layers for m in layer.modules()}
-        outer = [m for m in norms if id(m) not in inner and getattr(m, "weight", None) is not None
-                 and tuple(m.weight.shape) == (self.d_model,)]
+        outer = [m for name, m in self.network.base_model.named_modules()
+                 if ("norm" in name.lower() or "ln_f" in name.lower()) and id(m) not in inner]
         return outer[-1] if outer else None
 
     @property
     def final_norm_weight(self) -> Float[Tensor, "d_model"]:
         """Scale of the norm before the unembedding; ones where there is none. Gemma stores it less one: it is added."""
-        if self.final_norm is None:
-            return torch.ones(self.d_model)
-        weight = self.final_norm.weight.detach()
+        weight = getattr(self.final_norm, "weight", None)
+        if weight is None:
+            return torch.ones(self.d_model, device=self.device)
+        weight = weight.detach()
         return weight + 1 if self.config.model_type.startswith("gemma") else weight
 
     @property
     def final_norm_centers(self) -> bool:
         """Whether the norm before the unembedding takes off the mean (LayerNorm) or not (RMSNorm)."""
-        return isinstance(self.final_norm, nn.LayerNorm)
+        kind = type(self.final_norm).__name__
+        return kind.endswith("LayerNorm") and "RMS" not in kind
 
     def activations(
         self, tokens: Int[Tensor, "batch positions"], hook_names: tuple[str, ...]

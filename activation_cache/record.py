@@ -91,9 +91,10 @@ def record(
     folder = Path(out)
     check_out(folder, overwrite, resume)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
+            (folder / room).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}): choose another --out") from None
+        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
     with shards.locked(folder):
         if overwrite:
             _clear(folder)
@@ -135,7 +136,7 @@ def _clear(folder: Path) -> None:
 def _open(plan: RecordingPlan, folder: Path) -> Manifest:
     """The manifest on disk: that of the recording being continued, which must be the same, or a new one."""
     for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
-        (folder / room).mkdir(exist_ok=True)
+        (folder / room).mkdir(exist_ok=True)  # --overwrite has removed them
         for left in (folder / room).glob(".*.tmp"):
             left.unlink()
     if (folder / layout.MANIFEST).exists():

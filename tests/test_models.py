@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from activation_cache.errors import UserError
 from activation_cache.models import Model, hub_name, load_model
@@ -79,6 +80,36 @@ def test_the_unembedding_and_final_norm_give_the_models_logits(model, tokens):
         logits = model.network(tokens).logits
     assert bias is None
     torch.testing.assert_close(normed @ weight, logits, atol=1e-6, rtol=1e-4)
+
+
+SHAPE = dict(vocab_size=60, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
+             max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=0)
+OTHERS = {
+    "gpt2": dict(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=1),
+    "opt": SHAPE | dict(ffn_dim=64, word_embed_proj_dim=32),
+    "gemma2": SHAPE | dict(num_key_value_heads=2, head_dim=8, final_logit_softcapping=None),
+    "qwen3": SHAPE | dict(num_key_value_heads=2, head_dim=8),
+    "olmo": SHAPE,
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_architectures_give_their_own_hidden_states_and_logits(kind, tokens):
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**OTHERS[kind])).eval()
+    model = Model(kind, network, tiny.tokenizer())
+    names = tuple(f"blocks.{i}.hook_resid_{end}" for i in range(3) for end in ("pre", "post"))
+    found = model.activations(tokens, names)
+    with torch.no_grad():
+        told = network(tokens, output_hidden_states=True)
+    for i in range(3):
+        torch.testing.assert_close(found[f"blocks.{i}.hook_resid_pre"], told.hidden_states[i])
+    last = found["blocks.2.hook_resid_post"]
+    if model.final_norm_centers:
+        last = last - last.mean(-1, keepdim=True)
+    epsilon = 1e-5 if model.final_norm_centers else 1e-6
+    scaled = last / (last.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * model.final_norm_weight
+    torch.testing.assert_close(scaled @ model.unembedding()[0], told.logits, atol=1e-5, rtol=1e-3)
 
 
 def test_the_norm_centres_on_neox_and_not_on_llama(model):

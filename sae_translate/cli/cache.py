@@ -150,10 +150,14 @@ def record_with_progress(plan: "RecordingPlan", out: Path, overwrite: bool, resu
     from sae_translate.cli import progress
 
     began, kept, last = time.monotonic(), 0, None
-    with progress.bar("caching", plan.manifest.n_tokens, "tokens", quiet) as advance:
-        for last in record(plan, out, overwrite, resume):
-            kept = last.n_tokens if last.kept else kept
-            advance(last.n_tokens, size(last.n_bytes))
+    try:
+        with progress.bar("caching", plan.manifest.n_tokens, "tokens", quiet) as advance:
+            for last in record(plan, out, overwrite, resume):
+                kept = last.n_tokens if last.kept else kept
+                advance(last.n_tokens, size(last.n_bytes))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: what is in {out} is sound; go on with --resume", file=sys.stderr)
+        raise
     if quiet:
         return
     if last.saturated:
