@@ -95,8 +95,8 @@ def run(
     figures: dict[str, float] = {}
     if not sae_only:
         check_output(out / "model", overwrite, lambda folder: (folder / "config.json").is_file())
-        trained, figures["loss"] = watched("language model", train_language_model(read, chosen.model, device))
-        figures["held-out loss"] = evaluate_language_model(trained, held_out, chosen.model)
+        trained = watched("language model", train_language_model(read, chosen.model, device))
+        figures["held-out loss"] = evaluate_language_model(trained, held_out, chosen.model.context_size)
         figures["parameters"] = sum(parameter.numel() for parameter in trained.network.parameters())
         write_folder(out / "model", lambda folder: save_language_model(trained, folder))
     settings = RecordingConfig(
@@ -105,7 +105,7 @@ def run(
     )  # fmt: skip
     activations = plan_activations(plan_recording(settings))
     activations = dataclasses.replace(activations, metadata=activations.metadata | {"model_name": "english/model"})
-    sae, _ = watched("SAE", train_sae(activations, chosen.sae, device))
+    sae = watched("SAE", train_sae(activations, chosen.sae, device))
     other = plan_recording(dataclasses.replace(settings, dataset=str(out / "b.json"), n_tokens=100_000))
     figures |= measure_sae(sae, plan_activations(other))
     write_folder(out / "sae", lambda folder: sae.save_inference_model(folder))

@@ -32,7 +32,6 @@ def run(
     chosen = read_config(DemoRecipe, recipe)
     model_folder, sae_folder = out / "model", out / "sae"
     check_output(sae_folder, overwrite, is_sae_folder)
-    figures: dict[str, Any] = {}
     if sae_only and not (model_folder / "config.json").is_file():
         raise UserError(f"--sae-only needs the model at {model_folder}, and there is none: leave it out")
     documents = list(generate_documents(chosen.language, chosen.stories, chosen.seed))
@@ -40,10 +39,12 @@ def run(
         from sae_translate.demo.recipe import train_language_model
 
         check_output(model_folder, overwrite, lambda folder: (folder / "config.json").is_file())
-        trained, figures["loss"] = watched("language model", train_language_model(documents, chosen.model, device))
+        trained = watched("language model", train_language_model(documents, chosen.model, device))
         write_folder(model_folder, lambda folder: save_language_model(trained, folder))
 
+    from activation_cache.models import load_model
     from activation_cache.plan import RecordingConfig, plan_recording
+    from sae_translate.demo.recipe import evaluate_language_model
     from sae_translate.sae.train import measure_sae, plan_activations, train_sae
 
     def activations(seed: int, n_tokens: int) -> Any:
@@ -55,28 +56,29 @@ def run(
 
     source = activations(chosen.seed, chosen.sae_tokens)
     portable = source.metadata | {"model_name": portable_name(model_folder)}
-    sae, _ = watched("SAE", train_sae(dataclasses.replace(source, metadata=portable), chosen.sae, device))
-    figures |= measure_sae(sae, activations(chosen.seed + 1, 50_000))
+    sae = watched("SAE", train_sae(dataclasses.replace(source, metadata=portable), chosen.sae, device))
+    others = list(generate_documents(chosen.language, 500, chosen.seed + 1))
+    loss = evaluate_language_model(load_model(model_folder), others, chosen.model.context_size)
+    figures = {"loss": loss, **measure_sae(sae, activations(chosen.seed + 1, 50_000))}
     write_folder(sae_folder, lambda folder: sae.save_inference_model(folder))
     record = {"recipe": dataclasses.asdict(chosen), "measured on stories of other plots": figures}
     write_text(out / "recipe.json", json.dumps(record, indent=1) + "\n")
     print(f"{out}: {json.dumps(figures)}")
 
 
-def watched(what: str, steps: "Generator[Any, None, Any]", quiet: bool = False) -> tuple[Any, float]:
-    """Run training to its end with a bar; its result, and the loss of its last step."""
+def watched(what: str, steps: "Generator[Any, None, Any]", quiet: bool = False) -> Any:
+    """Run training to its end with a bar; its result."""
     from sae_translate.cli import progress
 
     first = next(steps)
-    last = first
     with progress.bar(f"training the {what}", first.total, "tokens", quiet) as advance:
         advance(first.n_tokens, f"loss {first.loss:.3f}")
         while True:
             try:
-                last = next(steps)
+                step = next(steps)
             except StopIteration as end:
-                return end.value, last.loss
-            advance(last.n_tokens, f"loss {last.loss:.3f}")
+                return end.value
+            advance(step.n_tokens, f"loss {step.loss:.3f}")
 
 
 def save_language_model(trained: Any, folder: Path) -> None:

@@ -93,7 +93,7 @@ def run(
         from sae_translate.artifacts import write_folder
         from sae_translate.cli.recipe import watched
 
-        sae, _ = watched("SAE", train_sae(activations, training, device), quiet=as_json)
+        sae = watched("SAE", train_sae(activations, training, device), quiet=as_json)
         figures = measure_sae(sae, activations.first(50_000))
         write_folder(out, lambda folder: sae.save_inference_model(folder))
     if as_json:

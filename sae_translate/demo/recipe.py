@@ -139,13 +139,11 @@ def train_language_model(
 
 
 @torch.no_grad()
-def evaluate_language_model(
-    trained: TrainedLanguageModel, documents: Sequence[str], config: LanguageModelConfig
-) -> float:
-    """Cross-entropy in nats a token on documents it did not read."""
+def evaluate_language_model(trained: Any, documents: Sequence[str], context_size: int) -> float:
+    """Cross-entropy in nats a token on these documents, of whatever has a network and its tokenizer."""
     bos = trained.tokenizer.bos_token_id
     encoded = trained.tokenizer(list(documents), verbose=False)["input_ids"]
-    contexts = sorted(_contexts(encoded, config.context_size, bos), key=len)
+    contexts = sorted(_contexts(encoded, context_size, bos), key=len)
     total, n = 0.0, 0
     for start in range(0, len(contexts), 32):
         batch = torch.from_numpy(_padded(contexts[start : start + 32], bos)).to(trained.network.device)
