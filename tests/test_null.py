@@ -27,14 +27,14 @@ def test_a_cipher_of_the_same_language_is_believed_for_every_seed(plain):
     for seed in range(3):
         alignment = decipher(chain_language(48, 30_000, 0, 10 + seed, key), plain, replace(CONFIG, seed=seed))
         assert alignment.verdict.believed, alignment.verdict.reason
-        assert alignment.confidence.mean() > 0.6
+        assert alignment.confidence.mean() > 0.45
 
 
 def test_an_unrelated_language_is_not_believed_for_any_seed(plain):
     for seed in range(4):
         alignment = decipher(chain_language(48, 30_000, 20 + seed, 30 + seed), plain, replace(CONFIG, seed=seed))
         assert not alignment.verdict.believed, alignment.verdict.reason
-        assert alignment.confidence.mean() < 0.5
+        assert alignment.confidence.mean() < 0.3
 
 
 def test_text_in_random_order_is_not_believed(plain):

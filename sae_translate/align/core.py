@@ -18,7 +18,7 @@ from sae_translate.languages.language import Language
 class DecipherConfig:
     """Knobs of `decipher`. The defaults are the ones that reports/decipherment.md measures."""
 
-    lags: tuple[int, ...] = (1, 2, 3, 4)
+    lags: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     "Distances, in positions, at which co-occurrence is compared."
     max_source_core: int = 1024
     "How many of the heaviest source items are deciphered together; the rest is grown from them at linear cost."

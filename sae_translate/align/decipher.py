@@ -12,7 +12,7 @@ from sae_translate.align.alignment import Alignment
 from sae_translate.align.core import Core, DecipherConfig, core_of, start_emission
 from sae_translate.align.emission import TINY, Fit, maximise
 from sae_translate.align.grow import grow
-from sae_translate.align.null import Trial, judge
+from sae_translate.align.null import SHARPNESS, Trial, judge
 from sae_translate.languages.language import Language
 
 __all__ = ["DecipherConfig", "decipher"]
@@ -95,21 +95,23 @@ def confidence_of(
     plain: Core,
     found: Trial | None,
 ) -> Float[np.ndarray, "source"]:
-    """How likely each item's best target is right: the mean probability that the trial's emissions, each fitted at
-    other lags, give that same pair. Where the trial did not look, the item's own posterior, scaled to agree on average
-    with the trial where it did; without a trial, the posterior as it is."""
+    """How likely each item's best target is right: how firmly the trial's emissions, each fitted at other lags, give
+    that same pair. Where the trial did not look, the item's own sharpened posterior, scaled to agree on average with
+    the trial where it did; without a trial, that posterior as it is."""
     total = coupling.sum(axis=1) + other
-    posterior = np.divide(coupling.max(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    best = coupling.argmax(axis=1)
+    posterior = np.divide(coupling, total[:, None], out=np.zeros_like(coupling), where=total[:, None] > 0) ** SHARPNESS
+    norm = posterior.sum(axis=1) + np.divide(other, total, out=np.zeros_like(total), where=total > 0) ** SHARPNESS
+    firm = np.divide(posterior.max(axis=1), norm, out=np.zeros_like(total), where=norm > 0)
     if found is None:
-        return posterior
-    agreed = found.posterior.cpu().numpy()
+        return firm
+    agreed = found.agreed.cpu().numpy()
     row = {item: i for i, item in enumerate(cipher.items[: found.n_source])}
     column = {item: j for j, item in enumerate(plain.items[: found.n_target])}
-    best = coupling.argmax(axis=1)
     seen = np.array([i for i in row if total[i] > 0 and best[i] in column], dtype=np.int64)
     if len(seen) == 0:
-        return np.zeros_like(posterior)
+        return np.zeros_like(firm)
     trusted = np.array([agreed[row[i], column[best[i]]] for i in seen], np.float32)
-    confidence = posterior * min(1.0, float(trusted.sum() / max(float(posterior[seen].sum()), TINY)))
+    confidence = firm * min(1.0, float(trusted.sum() / max(float(firm[seen].sum()), TINY)))
     confidence[seen] = trusted
     return confidence

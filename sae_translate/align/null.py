@@ -17,9 +17,9 @@ from torch import Tensor
 from activation_cache.errors import UserError
 from sae_translate.align.alignment import NullVerdict
 from sae_translate.align.core import Core, DecipherConfig, shrink, start_emission
-from sae_translate.align.emission import TINY, maximise
+from sae_translate.align.emission import TINY, maximise, mutual_information
 
-STEPS, TOLERANCE = 150, 1e-3
+STEPS, TOLERANCE, SHARPNESS = 150, 1e-3, 3
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,17 @@ class Trial:
 
     scores: tuple[float, ...]
     "Information explained at the unseen lags, one figure a fold."
-    posterior: Float[Tensor, "n m"]
-    'P(target | source), the mean over folds; an "other" stands last on either side where there is one.'
+    weights: tuple[float, ...]
+    "What a fold counts, summing to 1: the lesser of the information at its seen and at its unseen lags."
+    agreed: Float[Tensor, "n m"]
+    'How firmly the folds give each pair: mean of their sharpened posteriors; an "other" stands last on either side.'
     n_source: int
     "How many source items the trial looked at."
     n_target: int
 
     @property
     def score(self) -> float:
-        return float(np.mean(self.scores))
+        return float(np.dot(self.scores, self.weights))
 
 
 def folds(n_lags: int) -> list[tuple[list[int], list[int]]]:
@@ -66,17 +68,24 @@ def information_beyond_frequency(
     return 1.0 - float(divergence) / max(float(information), TINY)
 
 
+def sharpen(joint: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """P(target | source) cubed and made to sum to 1: from what an item is a mixture of to which target is its first."""
+    posterior = (joint / joint.sum(1, keepdim=True).clamp_min(TINY)) ** SHARPNESS
+    return posterior / posterior.sum(1, keepdim=True).clamp_min(TINY)
+
+
 def trial(cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Generator) -> Trial:
     """Fit at each fold's first lags, judge at its second."""
-    scores, posteriors = [], []
+    scores, weights, posteriors = [], [], []
     for seen, unseen in folds(len(config.lags)):
         start = start_emission(cipher, plain, config, generator)
         fit = maximise(cipher.joint[seen], plain.joint[seen], start, STEPS, TOLERANCE)
         scores.append(information_beyond_frequency(cipher.joint[unseen], plain.joint[unseen], fit.emission))
-        joint = (plain.frequency[:, None] * fit.emission).T
-        posteriors.append(joint / joint.sum(1, keepdim=True).clamp_min(TINY))
-    posterior = torch.stack(posteriors).mean(0)
-    return Trial(tuple(scores), posterior, len(cipher.items), len(plain.items))
+        weights.append(min(mutual_information(cipher.joint[seen]), mutual_information(cipher.joint[unseen])))
+        posteriors.append(sharpen((plain.frequency[:, None] * fit.emission).T))
+    share = np.maximum(weights, TINY) / np.maximum(weights, TINY).sum()
+    agreed = sum(float(weight) * posterior for weight, posterior in zip(share, posteriors, strict=True))
+    return Trial(tuple(scores), tuple(share.tolist()), agreed, len(cipher.items), len(plain.items))
 
 
 def backwards(core: Core) -> Core:
