@@ -36,7 +36,9 @@ class DecipherConfig:
     "Standard deviation of the log-normal noise of a start."
     frequency_weight: float = 0.5
     "How strongly a start prefers pairs of similar frequency: it multiplies exp(-weight (log p - log q)^2)."
-    growth_iterations: int = 30
+    growth_lags: int = 2
+    "How many of the lags items outside the core are compared at: more cost in proportion and gain little."
+    growth_iterations: int = 40
     "Steps by which items outside the core are explained as mixtures of target items."
     null_surrogates: int = 2
     "Surrogates of the target against which the result is judged; 0 gives no verdict and no calibrated confidence."

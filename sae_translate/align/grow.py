@@ -15,6 +15,7 @@ from sae_translate.align.statistics import lagged_cooccurrence, share_positions
 from sae_translate.languages.language import Language
 
 BLOCK = 1024
+CANDIDATES, FULL_STEPS, FEW_ROWS = 64, 10, 16
 
 
 def profiles(
@@ -24,18 +25,38 @@ def profiles(
     return [lagged_cooccurrence(shared, core, segments, sign * lag) for lag in lags for sign in (1, -1)]
 
 
+def reweigh(
+    seen: Float[Tensor, "b p"],
+    parts: Float[Tensor, "b c p"] | Float[Tensor, "c p"],
+    weight: Float[Tensor, "b c"],
+    steps: int,
+) -> Float[Tensor, "b c"]:
+    """Steps of EM on mixture weights, rows apart, each factor over-relaxed but for the last five."""
+    own = parts.dim() == 3
+    for step in range(steps):
+        model = torch.bmm(weight[:, None], parts)[:, 0] if own else weight @ parts
+        ratio = seen / model.clamp_min_(TINY)
+        factor = torch.bmm(parts, ratio[:, :, None])[:, :, 0] if own else ratio @ parts.T
+        weight = weight * factor.clamp_min_(TINY).pow_(1.0 if step >= steps - 5 else min(1.1**step, 1.8))
+        weight = weight / weight.sum(1, keepdim=True).clamp_min(TINY)
+    return weight
+
+
 def mixture(
     seen: Float[Tensor, "b p"], parts: Float[Tensor, "m p"], weight: Float[Tensor, "b m"], iterations: int
 ) -> Float[Tensor, "b m"]:
-    """Mixture weights that maximise sum seen log(weight @ parts) row by row; EM with each factor over-relaxed."""
-    parts_t = parts.T.contiguous()
-    power = 1.0
-    for step in range(iterations):
-        factor = (seen / (weight @ parts).clamp_min_(TINY)) @ parts_t
-        power = 1.0 if step >= iterations - 5 else min(power * 1.1, 1.8)
-        weight = weight * factor.clamp_min_(TINY).pow_(power)
-        weight = weight / weight.sum(1, keepdim=True).clamp_min(TINY)
-    return weight
+    """Mixture weights that maximise sum seen log(weight @ parts) row by row.
+
+    After a few steps over all parts, each row goes on with its `CANDIDATES` heaviest alone.
+    """
+    if parts.shape[0] <= 2 * CANDIDATES or iterations <= FULL_STEPS:
+        return reweigh(seen, parts, weight, iterations)
+    weight = reweigh(seen, parts, weight, FULL_STEPS)
+    kept = torch.zeros_like(weight)
+    for rows in torch.arange(len(seen), device=seen.device).split(FEW_ROWS):
+        value, index = weight[rows].topk(CANDIDATES, dim=1)
+        kept[rows] = kept[rows].scatter(1, index, reweigh(seen[rows], parts[index], value, iterations - FULL_STEPS))
+    return kept
 
 
 def grow(
@@ -52,6 +73,7 @@ def grow(
     Items that hold fewer than `config.min_count` positions keep a row (or column) of zeros.
     """
     device, dtype = emission.device, emission.dtype
+    lags = config.lags[: config.growth_lags]
     shared_source, shared_target = share_positions(source.corpus.matrix), share_positions(target.corpus.matrix)
     count_source = np.asarray(shared_source.sum(axis=0, dtype=np.float64)).ravel()
     count_target = np.asarray(shared_target.sum(axis=0, dtype=np.float64)).ravel()
@@ -63,7 +85,7 @@ def grow(
     named = sparse.csr_array(sparse.hstack([shared_target[:, words], sparse.csr_array(silent[:, None])], format="csr"))
     carried = [
         torch.from_numpy(part.toarray()).to(device, dtype) @ emission
-        for part in profiles(named.astype(np.float32), plain.shared, target.corpus.segments, config.lags)
+        for part in profiles(named.astype(np.float32), plain.shared, target.corpus.segments, lags)
     ]
     parts = torch.cat(carried, dim=1)
     parts = parts / parts.sum(1, keepdim=True).clamp_min(TINY)
@@ -80,9 +102,7 @@ def grow(
 
     seen = [
         part.tocsr()
-        for part in profiles(
-            sparse.csr_array(shared_source[:, items]), cipher.shared, source.corpus.segments, config.lags
-        )
+        for part in profiles(sparse.csr_array(shared_source[:, items]), cipher.shared, source.corpus.segments, lags)
     ]
     share = torch.from_numpy(count_source[items] / source.corpus.n_positions).to(device, dtype)
     coupling = np.zeros((len(source.items), len(target.items)), np.float32)
