@@ -11,6 +11,7 @@ PACKAGES = ("activation_cache", "sae_translate")
 FLOORS = {
     1: (
         "activation_cache.errors",
+        "activation_cache.hub",
         "activation_cache.layout",
         "sae_translate.languages",
         "sae_translate.align.alignment",
