@@ -20,6 +20,7 @@ from sae_translate.sae.train import (
     cached_activations,
     explained,
     measure_sae,
+    settled,
     shuffled_batches,
     train_sae,
 )
@@ -69,7 +70,7 @@ def test_planted_directions_are_found_and_the_scale_is_folded_in():
 
 
 def test_the_same_seed_trains_the_same_sae():
-    config = SaeTrainingConfig(d_sae=16, k=2, batch_size=256, seed=3)
+    config = SaeTrainingConfig(d_sae=16, k=2, batch_size=256, epochs=2, seed=3)
     first, _ = finish(train_sae(planted(4000), config))
     torch.rand(5)
     second, _ = finish(train_sae(planted(4000), config))
@@ -89,6 +90,14 @@ def test_every_architecture_of_the_table_trains_saves_and_loads(architecture, tm
     assert loaded.metadata.model_name == "planted" and loaded.metadata.hook_name == HOOK
     x = next(activations.blocks())[:500]
     assert explained(x, loaded.sae.decode(loaded.encode(x))) > 0.3
+
+
+def test_defaults_give_a_thousand_steps_and_a_rate_that_falls_with_the_width():
+    small = settled(planted(2560), SaeTrainingConfig(d_sae=512, batch_size=256))
+    assert small.epochs == 100 and small.lr == pytest.approx(0.005)
+    assert settled(planted(2560), SaeTrainingConfig(d_sae=2048)).lr == pytest.approx(0.0025)
+    told = SaeTrainingConfig(d_sae=8, epochs=3, lr=0.1)
+    assert settled(planted(2560), told) == told
 
 
 def test_explained_variance_is_one_for_the_truth_and_zero_for_the_mean():
@@ -149,7 +158,7 @@ def test_an_sae_trained_on_a_model_encodes_it_and_knows_where_it_belongs(folder,
 
 
 def test_a_cache_trains_the_same_sae_as_the_model_it_was_recorded_from(folder, tmp_path):
-    shape = ["--d-sae", "48", "--k", "4", "--batch-size", "128"]
+    shape = ["--d-sae", "48", "--k", "4", "--batch-size", "128", "--epochs", "3"]
     of_model = ["--model", str(folder / "tiny"), "--dataset", str(folder / "text.json"), "--tokens", "3000",
                 "--hook-name", HOOK, "--context-size", "32"]  # fmt: skip
     assert invoke(*of_model, *shape, "--out", str(tmp_path / "a")).exit_code == 0
@@ -159,7 +168,8 @@ def test_a_cache_trains_the_same_sae_as_the_model_it_was_recorded_from(folder, t
 
 def test_nothing_is_replaced_without_being_asked_and_only_an_sae_is(folder, tmp_path):
     out = tmp_path / "sae"
-    args = ("--cache", str(folder / "cache"), "--d-sae", "16", "--k", "2", "--batch-size", "128", "--out", str(out))
+    args = ("--cache", str(folder / "cache"), "--d-sae", "16", "--k", "2", "--batch-size", "128", "--epochs", "1",
+            "--out", str(out))  # fmt: skip
     assert invoke(*args).exit_code == 0
     before = (out / "sae_weights.safetensors").read_bytes()
     with pytest.raises(UserError, match="--overwrite"):
@@ -201,7 +211,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, tmp_path, args, said):
 
 def test_a_cache_of_latents_alone_says_that_it_has_no_activations(folder, tmp_path):
     assert invoke("--cache", str(folder / "cache"), "--d-sae", "16", "--k", "2", "--batch-size", "128",
-                  "--out", str(tmp_path / "sae")).exit_code == 0  # fmt: skip
+                  "--epochs", "1", "--out", str(tmp_path / "sae")).exit_code == 0  # fmt: skip
     chosen = RecordingConfig(
         model=str(folder / "tiny"), saes=(str(tmp_path / "sae"),), dataset=str(folder / "text.json"), n_tokens=300
     )

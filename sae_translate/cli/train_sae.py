@@ -32,9 +32,10 @@ def run(
     k: Annotated[int, typer.Option(help="Active latents a position, for topk and batchtopk.")] = 32,
     architecture: Annotated[str, typer.Option(help="topk, batchtopk, jumprelu or standard.")] = "topk",
     sparsity: Annotated[float, typer.Option(help="Weight of the sparsity loss, for jumprelu and standard.")] = 1.0,
-    epochs: Annotated[int, typer.Option(help="Passes over the tokens.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the tokens. Default: enough for 1,000 steps.")] = None,
     batch_size: Annotated[int, typer.Option(help="Positions in one step.")] = 1024,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate. "
+                                             "Default: 0.005 at 512 latents, less for more.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the stories, the weights and the order.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model runs in.")] = "float32",
@@ -60,6 +61,7 @@ def run(
         check_training,
         measure_sae,
         plan_activations,
+        settled,
         train_sae,
     )
 
@@ -82,11 +84,12 @@ def run(
         lr=lr, sparsity=sparsity, seed=seed,
     )  # fmt: skip
     check_training(activations, training)
+    training = settled(activations, training)
     told = activations.metadata
     if not as_json:
         print(f"SAE:   {architecture}, {training.d_sae:,} latents at {told['hook_name']} ({activations.d_in}) of "
               f"{told['model_name']}\n"
-              f"data:  {activations.n_tokens:,} tokens of {told['dataset_path']}, {epochs} times\n"
+              f"data:  {activations.n_tokens:,} tokens of {told['dataset_path']}, {training.epochs} times\n"
               f"out:   {out}", flush=True)  # fmt: skip
     figures: dict[str, Any] = {}
     if not dry_run:

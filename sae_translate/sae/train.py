@@ -24,6 +24,7 @@ from activation_cache.shards import ActivationCache
 
 NORM_BATCHES = 16
 "Batches from which the mean and the scale of the activations are estimated before training."
+LEAST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class SaeTrainingConfig:
     "Active latents a position, where the architecture fixes their number."
     architecture: str = "topk"
     "topk, batchtopk, jumprelu or standard."
-    epochs: int = 1
-    "Passes over the tokens."
+    epochs: int | None = None
+    "Passes over the tokens; by default enough for 1,000 steps."
     batch_size: int = 1024
     "Positions in one step."
-    lr: float = 1e-3
-    "Highest learning rate; it warms up over the first twentieth and decays over the last third."
+    lr: float | None = None
+    """Highest learning rate; it warms up over the first twentieth and decays over the last third. By default 0.005 at
+    512 latents, falling as their square root (the law is Gao et al.'s, arXiv 2406.04093, appendix A; the constant is
+    measured on stories260K)."""
     sparsity: float = 1.0
     "Weight of the sparsity loss, for jumprelu (l0) and standard (l1)."
     buffer: int = 131_072
@@ -189,6 +192,14 @@ def _mixed(blocks: list[Float[Tensor, "_ d_in"]], generator: torch.Generator) ->
     return joined[torch.randperm(len(joined), generator=generator)]
 
 
+def settled(activations: Activations, config: SaeTrainingConfig) -> SaeTrainingConfig:
+    """The configuration with every default that depends on the data filled in."""
+    steps = max(1, activations.n_tokens // max(1, config.batch_size))
+    epochs = -(-LEAST_STEPS // steps) if config.epochs is None else config.epochs
+    lr = 0.005 * (512 / max(1, config.d_sae)) ** 0.5 if config.lr is None else config.lr
+    return replace(config, epochs=epochs, lr=lr)
+
+
 def train_sae(
     activations: Activations, config: SaeTrainingConfig, device: str = "cpu"
 ) -> Generator[SaeStep, None, TrainingSAE]:
@@ -198,6 +209,7 @@ def train_sae(
     the decoder's bias starts at their mean. Raises UserError as `check_training` does.
     """
     check_training(activations, config)
+    config = settled(activations, config)
     build = ARCHITECTURES[config.architecture]
     n_steps = (activations.n_tokens // config.batch_size) * config.epochs
     with torch.random.fork_rng():
@@ -238,7 +250,8 @@ def train_sae(
 def check_training(activations: Activations, config: SaeTrainingConfig) -> None:
     """Raises UserError where this cannot be trained on these activations."""
     choose(ARCHITECTURES, config.architecture, "architecture")
-    if min(config.d_sae, config.k, config.epochs, config.batch_size) < 1 or config.lr <= 0:
+    given = settled(activations, config)
+    if min(given.d_sae, given.k, given.epochs, given.batch_size) < 1 or given.lr <= 0:
         raise UserError("d_sae, k, epochs and batch_size must be at least 1, and lr above 0")
     if config.k > config.d_sae:
         raise UserError(f"k {config.k} is more than the {config.d_sae} latents there are: give a smaller --k")
