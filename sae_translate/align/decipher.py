@@ -44,15 +44,17 @@ def decipher(
         fits.append(maximise(cipher.joint, plain.joint, start, config.iterations, config.tolerance, progress=report))
     fit = max(fits, key=lambda fit: fit.trace[-1])
     coupling, other = spread(source, target, cipher, plain, fit, config, progress)
-    verdict, found = None, None
+    verdict, found, belief = None, None, np.float32(1)
     if config.null_surrogates:
         verdict, found = judge(cipher, plain, config, torch.Generator().manual_seed(config.seed), progress)
+        # Short of the margin, an agreement may be that of two wrong answers: trust falls with the shortfall.
+        belief = np.float32(np.clip(verdict.evidence["margin"] / max(config.margin, TINY), 0, 1))
     return Alignment(
         source_items=source.items,
         target_items=target.items,
         coupling=coupling / max(float(coupling.sum(dtype=np.float64)), TINY),
         objective=fit.trace[-1],
-        confidence=confidence_of(coupling, other, cipher, plain, found),
+        confidence=confidence_of(coupling, other, cipher, plain, found) * belief,
         verdict=verdict,
         record={
             "method": "decipher",

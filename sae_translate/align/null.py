@@ -131,7 +131,7 @@ def judge(
         believed=believed,
         reason=reason,
         evidence={
-            "margin": found.score - floor,
+            "margin": found.score - max(floor, 0.0),
             "worst_fold": min(found.scores),
             "best_fold": max(found.scores),
         },
