@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from activation_cache.errors import UserError
 from activation_cache.models import load_model
 from activation_cache.plan import RecordingConfig, plan_recording
 from activation_cache.saes import load_sae
 from sae_translate.cli.demo import MODEL, SAE
+from sae_translate.cli.recipe import app
 from sae_translate.config import from_table, read_config
 from sae_translate.demo.recipe import (
     IGNORED,
@@ -103,6 +105,24 @@ def test_an_unknown_setting_names_the_nearest():
         from_table(LanguageModelConfig, {"n_heads": "four"}, "here")
     with pytest.raises(UserError, match="vocabulary, d_model"):
         from_table(LanguageModelConfig, {"n_heads": 4, "n_layers": 1, "tokens": 5}, "here")
+
+
+def test_one_command_makes_a_model_and_an_sae_that_load_and_fit_each_other(tmp_path):
+    small = dataclasses.asdict(dataclasses.replace(TINY, tokens=4000))
+    recipe = {"language": "de", "stories": 60, "seed": 3, "model": small, "hook_name": "blocks.0.hook_resid_post",
+              "sae_tokens": 2000, "sae": {"d_sae": 40, "k": 4, "epochs": 2, "batch_size": 200}}  # fmt: skip
+    (tmp_path / "tiny.json").write_text(json.dumps(recipe))
+    made = CliRunner().invoke(app, [str(tmp_path / "tiny.json"), "--out", str(tmp_path / "out")])
+    assert made.exit_code == 0, made.output
+    sae, model = load_sae(tmp_path / "out" / "sae"), load_model(tmp_path / "out" / "model")
+    assert (sae.d_in, sae.d_sae, sae.metadata.model_name) == (model.d_model, 40, "model")
+    before = (tmp_path / "out" / "model" / "model.safetensors").read_bytes()
+    again = CliRunner().invoke(app, [str(tmp_path / "tiny.json"), "--out", str(tmp_path / "out")])
+    assert isinstance(again.exception, UserError) and "--overwrite" in str(again.exception)
+    assert CliRunner().invoke(
+        app, [str(tmp_path / "tiny.json"), "--out", str(tmp_path / "out"), "--sae-only", "--overwrite"]
+    ).exit_code == 0  # fmt: skip
+    assert (tmp_path / "out" / "model" / "model.safetensors").read_bytes() == before
 
 
 def test_the_committed_recipe_is_valid_and_made_the_committed_weights():

@@ -57,9 +57,9 @@ def run(
     source = activations(chosen.seed, chosen.sae_tokens)
     portable = source.metadata | {"model_name": portable_name(model_folder)}
     sae = watched("SAE", train_sae(dataclasses.replace(source, metadata=portable), chosen.sae, device))
-    others = list(generate_documents(chosen.language, 500, chosen.seed + 1))
+    others = list(generate_documents(chosen.language, min(500, chosen.stories), chosen.seed + 1))
     loss = evaluate_language_model(load_model(model_folder), others, chosen.model.context_size)
-    figures = {"loss": loss, **measure_sae(sae, activations(chosen.seed + 1, 50_000))}
+    figures = {"loss": loss, **measure_sae(sae, activations(chosen.seed + 1, min(50_000, chosen.sae_tokens)))}
     write_folder(sae_folder, lambda folder: sae.save_inference_model(folder))
     record = {"recipe": dataclasses.asdict(chosen), "measured on stories of other plots": figures}
     write_text(out / "recipe.json", json.dumps(record, indent=1) + "\n")
@@ -95,12 +95,14 @@ def portable_name(folder: Path) -> str:
     return folder.resolve().relative_to(root).as_posix() if folder.resolve().is_relative_to(root) else folder.name
 
 
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+app.command()(run)
+
+
 def main() -> None:
     """Run it; a `UserError` is one line and exit code 2."""
     import sys
 
-    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
-    app.command()(run)
     try:
         app()
     except UserError as error:
