@@ -1,12 +1,14 @@
-"""A small model of real English and its SAE, for measuring: trained here, kept under `.bench/`, never committed.
+r"""A small model of real English and its SAE, for measuring: trained here, kept under `.bench/`, never committed.
 
 Text: 1,000 TinyStories, the English sentences of Tatoeba (eight to a document), the chapters of the Berean Bible;
-about 2.2M tokens. The model reads all of it but one document in 32, on which its loss is told. What it read is written
-beside it in two halves that share no document, a.json and b.json: latent statistics from one, text statistics from the
-other.
+about 2.2M tokens. The model reads from all of it but one document in 32, on which its loss is told. What it may have
+read is written beside it, whole (read.json) and in two halves that share no document, a.json and b.json: latent
+statistics from one, text statistics from the other.
 
-    python benchmarks/english/train.py                       # half an hour on 2 cores
+    python benchmarks/english/train.py                       # a quarter of an hour on 2 cores
     python benchmarks/english/train.py --sae-only --overwrite
+    python benchmarks/decipherment/run.py --model .bench/english/model --dataset .bench/english/read.json \
+        --hook-name blocks.1.hook_resid_post --d-sae 1024 --out .bench/english/decipherment.json
 """
 
 import csv
@@ -51,7 +53,7 @@ class EnglishRecipe:
 
 
 def english_documents(folder: Path = TEXT) -> list[str]:
-    """Stories, groups of sentences and chapters. Raises UserError where the text is not there."""
+    """Stories, groups of sentences, chapters. Raises UserError where the text is not there."""
     if not folder.is_dir():
         raise UserError(f"the text is not at {folder.parent.parent.name}/data/text beside the checkout")
     stories = json.loads((folder / "tinystories" / "tinystories_1000.json").read_text(encoding="utf-8"))
@@ -77,7 +79,7 @@ def chapters(path: Path) -> list[str]:
 
 def run(
     recipe: Annotated[Path, typer.Option(help="Configuration.")] = RECIPE,
-    out: Annotated[Path, typer.Option(help="Folder that gets model/, sae/, a.json, b.json and recipe.json.")] = OUT,
+    out: Annotated[Path, typer.Option(help="Folder that gets model/, sae/, texts and recipe.json.")] = OUT,
     sae_only: Annotated[bool, typer.Option("--sae-only", help="Keep the model that is there.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of torch.")] = 2,
@@ -90,6 +92,7 @@ def run(
     documents = english_documents()
     random.Random(chosen.seed).shuffle(documents)
     held_out, read = documents[::HELD_OUT], [text for i, text in enumerate(documents) if i % HELD_OUT]
+    write_text(out / "read.json", json.dumps(read, ensure_ascii=False))
     write_text(out / "a.json", json.dumps(read[::2], ensure_ascii=False))
     write_text(out / "b.json", json.dumps(read[1::2], ensure_ascii=False))
     figures: dict[str, float] = {}
@@ -98,7 +101,7 @@ def run(
         trained = watched("language model", train_language_model(read, chosen.model, device))
         figures["held-out loss"] = evaluate_language_model(trained, held_out, chosen.model.context_size)
         figures["parameters"] = sum(parameter.numel() for parameter in trained.network.parameters())
-        write_folder(out / "model", lambda folder: save_language_model(trained, folder))
+        write_folder(out / "model", lambda folder: save_language_model(trained, folder, "float32"))
     settings = RecordingConfig(
         model=str(out / "model"), dataset=str(out / "a.json"), hook_names=(chosen.hook_name,),
         n_tokens=chosen.sae_tokens, prepend_bos=True, context_size=chosen.model.context_size, device=device,

@@ -81,11 +81,11 @@ def watched(what: str, steps: "Generator[Any, None, Any]", quiet: bool = False) 
             advance(step.n_tokens, f"loss {step.loss:.3f}")
 
 
-def save_language_model(trained: Any, folder: Path) -> None:
-    """Weights in half precision, and the tokenizer; transformers loads both."""
+def save_language_model(trained: Any, folder: Path, dtype: str = "float16") -> None:
+    """Weights, by default in half precision, and the tokenizer; transformers loads both."""
     import torch
 
-    trained.network.to("cpu", torch.float16).save_pretrained(folder)
+    trained.network.to("cpu", getattr(torch, dtype)).save_pretrained(folder)
     trained.tokenizer.save_pretrained(folder)
 
 
