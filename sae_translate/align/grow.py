@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from sae_translate.align.core import Core, DecipherConfig
-from sae_translate.align.emission import TINY
+from sae_translate.align.emission import FLOOR, NOTHING, TINY
 from sae_translate.align.statistics import lagged_cooccurrence, share_positions
 from sae_translate.languages.language import Language
 
@@ -35,10 +35,11 @@ def reweigh(
     own = parts.dim() == 3
     for step in range(steps):
         model = torch.bmm(weight[:, None], parts)[:, 0] if own else weight @ parts
-        ratio = seen / model.clamp_min_(TINY)
+        ratio = seen / model.clamp_min_(FLOOR)
         factor = torch.bmm(parts, ratio[:, :, None])[:, :, 0] if own else ratio @ parts.T
         weight = weight * factor.clamp_min_(TINY).pow_(1.0 if step >= steps - 5 else min(1.1**step, 1.8))
         weight = weight / weight.sum(1, keepdim=True).clamp_min(TINY)
+        weight = torch.nn.functional.threshold(weight, NOTHING, 0.0)
     return weight
 
 
