@@ -45,7 +45,8 @@ def show(labels: "Labels") -> None:
         "recall",
         "bal. acc.",
         "P@1",
-        "first-token mass",
+        "if answered",
+        "token mass",
         "chosen",
     ):
         table.add_column(column, justify="left" if column == "method" else "right")
@@ -59,6 +60,7 @@ def show(labels: "Labels") -> None:
             number(row["recall"]),
             number(row["balanced_accuracy"]),
             number(row["p_at_1"]),
+            number(row["p_at_1_answered"]),
             number(row["label_mass"]),
             f"{row['chosen']:,}",
         )
@@ -78,20 +80,19 @@ def show(labels: "Labels") -> None:
 
 
 def worth_seeing(labels: "Labels", n: int = 3) -> list[str]:
-    """The n surest unpaired labels with different words, each beside the paired answer."""
+    """The surest unpaired labels that are words, each beside the paired answer: one of several words where there is
+    one (a class of words that could stand in for each other), the others of one word, no word twice."""
     by_method: dict[str, pd.DataFrame] = {name: part for name, part in labels.table.groupby("method")}
-    if "unpaired" not in by_method:
-        return []
     unpaired = by_method["unpaired"]
     readable = unpaired[~unpaired["abstained"] & unpaired["label"].str.contains(r"[^\W\d_]{3}", regex=True)]
-    ranked = readable.assign(rank=readable["confidence"] + readable["f1"].fillna(0.0)).sort_values(
-        "rank", ascending=False
-    )
+    ranked = readable.assign(rank=readable["confidence"] + readable["f1"].fillna(0.0))
+    ranked = ranked.sort_values(["rank", "density"], ascending=[False, True]).drop_duplicates("label")
+    several = ranked[ranked["label"].str.contains(", ")].head(1)
+    known = set(several["label"].str.split(", ").sum() if len(several) else ())
+    single = ranked[~ranked["label"].str.contains(", ") & ~ranked["label"].isin(known)].head(n - len(several))
     paired = by_method["paired"].set_index("latent")["label"]
-    lines = []
-    for row in ranked.drop_duplicates("label").head(n).itertuples():
-        lines.append(
-            f"latent {row.latent}: {row.label}   (unpaired, confidence {number(row.confidence)}, "
-            f"F1 {number(row.f1)}; paired says: {paired.get(row.latent, '-')})"
-        )
-    return lines
+    return [
+        f"latent {row.latent}: {row.label}   (unpaired, confidence {number(row.confidence)}, "
+        f"F1 {number(row.f1)}; paired says: {paired.get(row.latent, '-')})"
+        for row in [*single.itertuples(), *several.itertuples()]
+    ]

@@ -91,7 +91,8 @@ def method_summary(
     """Mean scores of each method over the labels it stands by, with intervals, coverage and P@1.
 
     P@1: over latents whose heaviest token holds more than half of their activation on the scoring documents, the share
-    whose first term is that token. label_mass: mean share of activation on the first term over all live latents.
+    whose first term is that token; p_at_1_answered leaves out those that abstain. label_mass: mean share of activation
+    on the first term over all live latents.
     """
     rows = []
     for method, given in answers.items():
@@ -100,7 +101,9 @@ def method_summary(
         scored = bool(mine["label_mass"].notna().any())
         low, high = bootstrap_interval(stood["f1"].to_numpy(float), generator)
         keys, shares = gold["word" if given[0].kind == "word" else "token"]
-        right = [answer.token_key == keys[answer.latent] for answer in given if shares[answer.latent] > 0.5]
+        clear = [answer for answer in given if shares[answer.latent] > 0.5]
+        right = [answer.token_key == keys[answer.latent] for answer in clear]
+        stood_by = [hit for hit, answer in zip(right, clear, strict=True) if not answer.abstained]
         rows.append(
             {
                 "method": method,
@@ -113,6 +116,8 @@ def method_summary(
                 "label_mass": float(mine["label_mass"].fillna(0.0).mean()) if scored else float("nan"),
                 "p_at_1": float(np.mean(right)) if right and scored else float("nan"),
                 "n_gold": len(right),
+                "p_at_1_answered": float(np.mean(stood_by)) if stood_by and scored else float("nan"),
+                "n_gold_answered": len(stood_by),
                 "chosen": int(mine["chosen"].sum()),
             }
         )
