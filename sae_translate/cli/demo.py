@@ -1,5 +1,6 @@
 """`sae-translate demo`: cache, label and report on the embedded model, SAE and stories, with no network."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,7 @@ def run(
     record_with_progress(plan, cache_folder, overwrite=overwrite, resume=False)
     cache = ActivationCache(cache_folder)
     labels = labelled(cache, cache.sae_entry().name, text, LabelConfig(seed=seed))
+    labels = replace(labels, summary={**labels.summary, "model": "embedded story model", "sae": "embedded SAE"})
     report = write(labels, labels_folder, overwrite)
     summary.show(labels)
     print(f"labels: {labels_folder}/labels.csv\nreport: {report}")

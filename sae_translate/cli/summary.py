@@ -87,9 +87,10 @@ def worth_seeing(labels: "Labels", n: int = 3) -> list[str]:
     readable = unpaired[~unpaired["abstained"] & unpaired["label"].str.contains(r"[^\W\d_]{3}", regex=True)]
     ranked = readable.assign(rank=readable["confidence"] + readable["f1"].fillna(0.0))
     ranked = ranked.sort_values(["rank", "density"], ascending=[False, True]).drop_duplicates("label")
-    several = ranked[ranked["label"].str.contains(", ")].head(1)
+    words = ranked["label"].str.count(", ") + 1
+    several = ranked[words >= 2].assign(words=words).sort_values("words", ascending=False, kind="stable").head(1)
     known = set(several["label"].str.split(", ").sum() if len(several) else ())
-    single = ranked[~ranked["label"].str.contains(", ") & ~ranked["label"].isin(known)].head(n - len(several))
+    single = ranked[(words == 1) & ~ranked["label"].isin(known)].head(n - len(several))
     paired = by_method["paired"].set_index("latent")["label"]
     return [
         f"latent {row.latent}: {row.label}   (unpaired, confidence {number(row.confidence)}, "
