@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sae_translate.label.labels import Labels
 
 NAMES = {
-    "unpaired": "unpaired (translated)",
+    "unpaired": "unpaired",
     "paired": "paired (ceiling)",
     "logit_lens": "logit lens",
     "random": "random token",
