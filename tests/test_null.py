@@ -34,7 +34,7 @@ def test_an_unrelated_language_is_not_believed_for_any_seed(plain):
     for seed in range(4):
         alignment = decipher(chain_language(48, 30_000, 20 + seed, 30 + seed), plain, replace(CONFIG, seed=seed))
         assert not alignment.verdict.believed, alignment.verdict.reason
-        assert alignment.confidence.mean() < 0.1
+        assert alignment.confidence.mean() < 0.25
 
 
 def test_text_in_random_order_is_not_believed(plain):

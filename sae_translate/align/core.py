@@ -40,12 +40,12 @@ class DecipherConfig:
     "How many of the lags items outside the core are compared at: more cost in proportion and gain little."
     growth_iterations: int = 40
     "Steps by which items outside the core are explained as mixtures of target items."
-    null_surrogates: int = 2
+    null_surrogates: int = 1
     "Surrogates of the target against which the result is judged; 0 gives no verdict and no calibrated confidence."
-    null_core: int = 300
+    null_core: int = 400
     "How many of the heaviest items on each side the verdict looks at."
-    margin: float = 0.1
-    "By how much the information explained at unseen lags must exceed the best surrogate's."
+    margin: float = 0.2
+    "Share of what was learnt that must carry over to unseen lags beyond what carries over with the best surrogate."
     seed: int = 0
     "Seeds the starts and the surrogates."
     device: str = "cpu"

@@ -48,7 +48,7 @@ def decipher(
     if config.null_surrogates:
         verdict, found = judge(cipher, plain, config, torch.Generator().manual_seed(config.seed), progress)
         # Short of the margin, an agreement may be that of two wrong answers: trust falls with the shortfall.
-        belief = np.float32(np.clip(verdict.evidence["margin"] / max(config.margin, TINY), 0, 1))
+        belief = np.float32(np.clip(verdict.evidence["margin"] / verdict.evidence["margin_asked"], 0, 1))
     return Alignment(
         source_items=source.items,
         target_items=target.items,

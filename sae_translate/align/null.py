@@ -20,6 +20,8 @@ from sae_translate.align.core import Core, DecipherConfig, shrink, start_emissio
 from sae_translate.align.emission import TINY, maximise, mutual_information
 
 STEPS, TOLERANCE, SHARPNESS = 150, 1e-3, 3
+LEAST = 0.03
+"Share of the information at unseen lags below which nothing is believed, whatever the surrogates do."
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Trial:
 
     scores: tuple[float, ...]
     "Information explained at the unseen lags, one figure a fold."
+    fitted: tuple[float, ...]
+    "Information explained at the very lags each emission was fitted on."
     weights: tuple[float, ...]
     "What a fold counts, summing to 1: the lesser of the information at its seen and at its unseen lags."
     agreed: Float[Tensor, "n m"]
@@ -39,6 +43,10 @@ class Trial:
     @property
     def score(self) -> float:
         return float(np.dot(self.scores, self.weights))
+
+    @property
+    def learnt(self) -> float:
+        return float(np.dot(self.fitted, self.weights))
 
 
 def folds(n_lags: int) -> list[tuple[list[int], list[int]]]:
@@ -76,16 +84,17 @@ def sharpen(joint: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
 
 def trial(cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Generator) -> Trial:
     """Fit at each fold's first lags, judge at its second."""
-    scores, weights, posteriors = [], [], []
+    scores, fitted, weights, posteriors = [], [], [], []
     for seen, unseen in folds(len(config.lags)):
         start = start_emission(cipher, plain, config, generator)
         fit = maximise(cipher.joint[seen], plain.joint[seen], start, STEPS, TOLERANCE)
         scores.append(information_beyond_frequency(cipher.joint[unseen], plain.joint[unseen], fit.emission))
+        fitted.append(fit.trace[-1])
         weights.append(min(mutual_information(cipher.joint[seen]), mutual_information(cipher.joint[unseen])))
         posteriors.append(sharpen((plain.frequency[:, None] * fit.emission).T))
     share = np.maximum(weights, TINY) / np.maximum(weights, TINY).sum()
     agreed = sum(float(weight) * posterior for weight, posterior in zip(share, posteriors, strict=True))
-    return Trial(tuple(scores), tuple(share.tolist()), agreed, len(cipher.items), len(plain.items))
+    return Trial(tuple(scores), tuple(fitted), tuple(share.tolist()), agreed, len(cipher.items), len(plain.items))
 
 
 def backwards(core: Core) -> Core:
@@ -112,18 +121,14 @@ def judge(
         if progress is not None:
             progress("null", number + 1, config.null_surrogates)
         null.append(trial(cipher, backwards(plain), config, generator))
-    floor = max(surrogate.score for surrogate in null)
-    threshold = max(floor, 0.0) + config.margin
+    floor = max(0.0, *(surrogate.score for surrogate in null))
+    asked = max(config.margin * found.learnt, LEAST)
+    threshold = floor + asked
     believed = found.score > threshold
     reason = (
         f"what was learnt at some distances explains {found.score:.1%} of the source's information at distances never "
-        f"seen; the target read backwards explains {floor:.1%}, and {threshold:.1%} was asked for: "
-        + (
-            "the two languages share their structure"
-            if believed
-            else "no shared structure was found, so no answer is given"
-        )
-    )
+        f"seen; the target read backwards explains {floor:.1%}, and more than {threshold:.1%} was asked for: "
+    ) + ("the two languages share their structure" if believed else "no shared structure found, so no answer is given")
     verdict = NullVerdict(
         objective=found.score,
         null=tuple(surrogate.score for surrogate in null),
@@ -131,7 +136,9 @@ def judge(
         believed=believed,
         reason=reason,
         evidence={
-            "margin": found.score - max(floor, 0.0),
+            "learnt": found.learnt,
+            "margin": found.score - floor,
+            "margin_asked": asked,
             "worst_fold": min(found.scores),
             "best_fold": max(found.scores),
         },
