@@ -294,8 +294,9 @@ def origin(cache: ActivationCache, entry: SaeEntry, material: Material) -> dict:
         "documents": {name: len(np.unique(passage.documents)) for name, passage in material.passages.items()},
         "left_out": {"logit_lens": material.missing} if material.lens is None else {},
         "decipherment": {
-            **({} if alignment.verdict is None else asdict(alignment.verdict)),
             "objective": alignment.objective,
+            **({} if alignment.verdict is None else asdict(alignment.verdict)),
+            "explained_information": alignment.objective,
             "vocabulary": len(material.items),
             "seconds": alignment.record["seconds"],
             "objectives": alignment.record["objectives"],
