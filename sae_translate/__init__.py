@@ -22,6 +22,8 @@ PUBLIC = {
     "write_report": "sae_translate.report.html",
     "decipher": "sae_translate.align.decipher",
     "DecipherConfig": "sae_translate.align.decipher",
+    "align_vectors": "sae_translate.align.vectors",
+    "VectorsConfig": "sae_translate.align.vectors",
     "Language": "sae_translate.languages.language",
     "Corpus": "sae_translate.languages.language",
 }

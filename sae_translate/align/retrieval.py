@@ -1,0 +1,217 @@
+"""Retrieval: the nearest targets of every source vector, exact, in blocks, never as a whole n x n array.
+
+Hubs (targets near to everything) are held down by a penalty per target; a method is how that penalty is found:
+CSLS (Conneau et al. 2018, "Word translation without parallel data", arXiv 1710.04087, section 2.3) or the inverted
+softmax (Smith et al. 2017, "Offline bilingual word vectors", arXiv 1702.03859).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from activation_cache.errors import UserError, choose
+
+BLOCK = 2048
+"Rows and columns of one product: 16 MB in float32."
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k best targets of every source, best first."""
+
+    scores: Float[Tensor, "n k"]
+    "Method's score; comparable within a row, and between rows for CSLS."
+    indices: Int[Tensor, "n k"]
+
+
+def unit(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Every row at length 1; a row of zeros stays."""
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def streamed(
+    queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int, penalty: Float[Tensor, "m"], block: int
+) -> Neighbours:
+    """The k largest of query . key - penalty(key), a block of each at a time."""
+    scores, indices = [], []
+    for rows in blocks(len(queries), block):
+        best = queries.new_full((rows.stop - rows.start, 0), 0.0)
+        where = torch.empty(best.shape, dtype=torch.int64, device=queries.device)
+        for columns in blocks(len(keys), block):
+            product = queries[rows] @ keys[columns].T - penalty[columns]
+            kept = product.topk(min(k, product.shape[1]), dim=1)
+            best = torch.cat([best, kept.values], dim=1)
+            where = torch.cat([where, kept.indices + columns.start], dim=1)
+            if best.shape[1] > k:
+                top = best.topk(k, dim=1)
+                best, where = top.values, where.gather(1, top.indices)
+        order = best.argsort(dim=1, descending=True, stable=True)
+        scores.append(best.gather(1, order))
+        indices.append(where.gather(1, order))
+    return Neighbours(torch.cat(scores), torch.cat(indices))
+
+
+def neighbourhood(
+    queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int = 10, block: int = BLOCK
+) -> Float[Tensor, "n"]:
+    """Mean cosine of every query to its k nearest keys: r of CSLS. Unit rows."""
+    nearest = streamed(queries, keys, min(k, len(keys)), queries.new_zeros(len(keys)), block)
+    return nearest.scores.mean(dim=1)
+
+
+def no_penalty(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int) -> Float[Tensor, "m"]:
+    return source.new_zeros(len(target))
+
+
+def csls_penalty(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int) -> Float[Tensor, "m"]:
+    """Half the target's mean cosine to its 10 nearest sources: 2 cos - r_source - r_target, halved, ranks alike."""
+    return neighbourhood(target, source, 10, block) / 2
+
+
+def inverted_softmax_penalty(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int, sharpness: float = 30.0
+) -> Float[Tensor, "m"]:
+    """log of the softmax's normaliser over all sources, in units of a cosine."""
+    norms = []
+    for rows in blocks(len(target), block):
+        parts = [(sharpness * target[rows] @ source[part].T).logsumexp(dim=1) for part in blocks(len(source), block)]
+        norms.append(torch.stack(parts).logsumexp(dim=0))
+    return torch.cat(norms) / sharpness
+
+
+METHODS = {"cosine": no_penalty, "csls": csls_penalty, "inverted_softmax": inverted_softmax_penalty}
+"How the penalty of a hub is found."
+
+
+def retrieve(
+    source: Float[Tensor, "n d"],
+    target: Float[Tensor, "m e"],
+    k: int = 1,
+    method: str = "csls",
+    block: int = BLOCK,
+) -> Neighbours:
+    """The k best targets of every source by `method`; rows are brought to unit length first.
+
+    Memory beside the input is a block squared and n x k. The score of CSLS is 2 cos - r_source - r_target. Raises
+    `UserError` for vectors that cannot be compared, a k larger than the targets, or an unknown method.
+    """
+    penalise = choose(METHODS, method, "retrieval method")
+    check_vectors("source", source)
+    check_vectors("target", target)
+    if source.shape[1] != target.shape[1]:
+        raise UserError(
+            f"source vectors have {source.shape[1]} dimensions and target vectors {target.shape[1]}: "
+            "retrieval needs both in one space; map one into the other first"
+        )
+    if not 1 <= k <= len(target):
+        raise UserError(f"k is {k} and there are {len(target):,} targets: give a k from 1 to {len(target):,}")
+    source, target = unit(source), unit(target)
+    found = streamed(source, target, k, penalise(source, target, block), block)
+    if method == "csls":
+        reach = neighbourhood(source, target, 10, block)
+        found = Neighbours(2 * found.scores - reach[:, None], found.indices)
+    return found
+
+
+def mutual_pairs(forward: Int[Tensor, "n"], backward: Int[Tensor, "m"]) -> Bool[Tensor, "n"]:
+    """Which sources are the best of their best target."""
+    return backward[forward] == torch.arange(len(forward), device=forward.device)
+
+
+def assign_one_to_one(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], method: str = "csls"
+) -> Int[Tensor, "n"]:
+    """The one-to-one dictionary of the highest total score; -1 for sources left over where targets are fewer.
+
+    The linear assignment problem, cubic in the worst case: for thousands of items, not tens of thousands. Every
+    score is held, n x m.
+    """
+    penalise = choose(METHODS, method, "retrieval method")
+    check_vectors("source", source)
+    check_vectors("target", target)
+    source, target = unit(source), unit(target)
+    scores = source @ target.T - penalise(source, target, BLOCK)
+    if method == "csls":
+        scores = scores - neighbourhood(source, target)[:, None] / 2
+    rows, columns = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
+    chosen = torch.full((len(source),), -1, dtype=torch.int64, device=source.device)
+    chosen[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return chosen
+
+
+@dataclass(frozen=True)
+class Hubness:
+    """How unevenly the targets are answered with."""
+
+    skewness: float
+    "Third standardised moment of how often a target is among the k nearest; 0 without hubs."
+    share_never: float
+    "Share of targets that are no source's neighbour."
+    largest: int
+    "How often the greatest hub is answered."
+    hub: int
+    "Which target that is."
+
+
+def hubness(neighbours: Int[Tensor, "n k"], n_targets: int) -> Hubness:
+    """Radovanovic et al. 2010, "Hubs in space": the distribution of k-occurrences."""
+    count = torch.bincount(neighbours.flatten(), minlength=n_targets).double()
+    spread = count.std(unbiased=False)
+    skew = ((count - count.mean()) ** 3).mean() / spread**3 if spread > 0 else torch.zeros(())
+    return Hubness(float(skew), float((count == 0).double().mean()), int(count.max()), int(count.argmax()))
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Share of sources with a right answer among the first k, with Wilson's 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    chance: float
+    "Expected where the k answers are drawn at random without replacement."
+
+
+def precision_at(
+    answers: Int[Tensor, "n answers"], gold: dict[int, frozenset[int]], n_targets: int, k: int = 1
+) -> Precision:
+    """P@k over the sources that have gold."""
+    if not gold:
+        raise UserError("the dictionary holds no pair of these vocabularies: P@k needs one at least")
+    if k > answers.shape[1]:
+        raise UserError(f"P@{k} needs {k} answers a source and {answers.shape[1]} are there: retrieve more")
+    right = sum(bool(gold[i].intersection(answers[i, :k].tolist())) for i in gold)
+    chance = sum(1 - _miss(len(gold[i]), n_targets, k) for i in gold) / len(gold)
+    n, z = len(gold), 1.96
+    p = right / n
+    middle, spread = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return Precision(p, (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n), n, chance)
+
+
+def _miss(n_right: int, n_targets: int, k: int) -> float:
+    missed = 1.0
+    for i in range(k):
+        missed *= max(n_targets - n_right - i, 0) / (n_targets - i)
+    return missed
+
+
+def check_vectors(name: str, vectors: Float[Tensor, "n d"]) -> None:
+    """Raises `UserError` where there is nothing to compare: no rows, NaN or infinite values, rows of zeros."""
+    if vectors.shape[0] < 2 or vectors.shape[1] < 1:
+        raise UserError(f"{name} has {vectors.shape[0]} vectors of {vectors.shape[1]} dimensions: give 2 or more")
+    bad = (~torch.isfinite(vectors).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise UserError(f"{name}: {len(bad):,} vectors hold NaN or infinity (first at row {int(bad[0])}): remove them")
+    zero = (vectors == 0).all(dim=1).nonzero().flatten()
+    if len(zero):
+        raise UserError(f"{name}: {len(zero):,} vectors are zero (first at row {int(zero[0])}): remove them")

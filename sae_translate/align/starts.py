@@ -1,0 +1,46 @@
+"""Starts: a first coupling of two sets of vectors in unrelated coordinates, by what rotation does not change."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_translate.align.retrieval import neighbourhood, unit
+
+Start = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"Raw vectors of the source and the target -> scores source x target, in standard deviations."
+
+
+def signatures(vectors: Float[Tensor, "n d"], length: int) -> Float[Tensor, "n length"]:
+    """Every row's cosines to all the others in falling order, read at `length` even steps; rows at length 1.
+
+    Artetxe et al. 2018 (arXiv 1805.06297, section 3.2), on vectors that were not centred, and without the square root
+    of the similarities: both find more pairs on documentation in three languages (reports/alignment.md).
+    """
+    rows = unit(vectors)
+    ranked = (rows @ rows.T).sort(dim=1, descending=True).values
+    if ranked.shape[1] != length:
+        ranked = torch.nn.functional.interpolate(ranked[:, None], size=length, mode="linear", align_corners=True)[:, 0]
+    return unit(ranked)
+
+
+def signature_start(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], generator: torch.Generator
+) -> Float[Tensor, "n m"]:
+    """CSLS between signatures. Draws nothing."""
+    length = min(len(source), len(target))
+    x, y = signatures(source, length), signatures(target, length)
+    scores = 2 * x @ y.T - neighbourhood(x, y)[:, None] - neighbourhood(y, x)
+    return scores / scores.std().clamp_min(1e-12)
+
+
+def random_start(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], generator: torch.Generator
+) -> Float[Tensor, "n m"]:
+    """Noise: what a start must beat."""
+    return torch.randn(len(source), len(target), generator=generator).to(source)
+
+
+STARTS: dict[str, Start] = {"signature": signature_start, "random": random_start}
+"Where self-learning may begin."

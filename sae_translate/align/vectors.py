@@ -1,0 +1,299 @@
+"""Alignment from vectors: a dictionary between two sets of vectors in unrelated coordinates, without a pair."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from activation_cache.errors import UserError, choose
+from sae_translate.align.alignment import Alignment, NullVerdict
+from sae_translate.align.procrustes import LinearMap, normalised, normalising_means, polar, reweighted
+from sae_translate.align.retrieval import Neighbours, check_vectors, mutual_pairs, retrieve, unit
+from sae_translate.align.selflearning import (
+    annealing,
+    principal_axes,
+    scrambled,
+    self_learn,
+    transport,
+    transport_objective,
+)
+from sae_translate.align.starts import STARTS
+from sae_translate.languages.language import Language
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class VectorsConfig:
+    """Knobs of `align_vectors`. The defaults are the ones that reports/alignment.md measures."""
+
+    start: str = "signature"
+    "What the first coupling is read from: signature or random."
+    core: int = 1000
+    "How many of the most frequent items on each side are aligned first."
+    axes: int = 150
+    "Principal axes the core is aligned in: fewer are faster and, up to a point, more robust."
+    start_sharpness: float = 1.0
+    "Sharpness of the first coupling, per standard deviation of the start's scores."
+    steps: int = 60
+    "Steps of annealing."
+    first_sharpness: float = 1.0
+    "Sharpness of transport, per unit of cosine, in the first step."
+    last_sharpness: float = 20.0
+    "Sharpness in the last step; the objective is measured with it."
+    restarts: int = 2
+    "Runs that are always made: the first on the most frequent items, the others on random choices of them."
+    patience: int = 4
+    "Further runs, made only while none is believed."
+    grown: int = 4000
+    "How many of the most frequent items the map is fitted on in the end."
+    growth: tuple[float, ...] = (8.0, 10.0, 12.0, 15.0, 18.0, 20.0)
+    "Sharpness of every step on the grown set."
+    reweightings: int = 2
+    "How often both sides are whitened and reweighted by how far they agree; 0 leaves the map a rotation."
+    power: float = 0.5
+    "Power of the agreement along an axis by which that axis is weighed."
+    ridge: float = 0.3
+    "Mean variances added to every axis before whitening."
+    reweighting_sharpness: float = 30.0
+    "Sharpness of the coupling that reweighting rests on."
+    normalisations: int = 1
+    "How often rows are centred and brought to unit length; 10 or more for spaces that differ in shape."
+    retrieval: str = "csls"
+    "How targets are ranked: csls, cosine or inverted_softmax."
+    k: int = 10
+    "Targets listed for every source."
+    null_surrogates: int = 2
+    "Surrogates of the target against which the objective is judged; 0 gives no verdict."
+    margin: float = 0.05
+    "By how much the objective must exceed the best surrogate's."
+    seed: int = 0
+    "Seeds the further runs and the surrogates."
+
+
+@dataclass(frozen=True)
+class VectorFit:
+    """Maps that bring both sides into one space. Frozen."""
+
+    map: LinearMap
+    source_means: Float[Tensor, "times d"]
+    target_means: Float[Tensor, "times e"]
+    objective: float
+    verdict: NullVerdict | None
+    objectives: tuple[float, ...]
+    "Of every run."
+
+    def source(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n common"]:
+        """Source vectors, as they came, in the common space."""
+        return self.map.source(normalised(vectors, self.source_means))
+
+    def target(self, vectors: Float[Tensor, "n e"]) -> Float[Tensor, "n common"]:
+        """Target vectors, as they came, in the common space."""
+        return self.map.target(normalised(vectors, self.target_means))
+
+
+@dataclass(frozen=True)
+class _Core:
+    """The heaviest vectors of one side: as they came, and in their principal axes."""
+
+    raw: Float[Tensor, "pool d"]
+    along: Float[Tensor, "pool axes"]
+    size: int
+
+
+def _core(raw: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], config: VectorsConfig) -> _Core:
+    size = min(config.core, len(raw))
+    pool = min(len(raw), size + size // 7)
+    axes = principal_axes(vectors[:size], config.axes)
+    return _Core(raw[:pool], unit(vectors[:pool] @ axes), size)
+
+
+def _choice(core: _Core, run: int, generator: torch.Generator) -> Int[Tensor, "chosen"]:
+    """The most frequent items for the first run, a random choice out of a few more for the others."""
+    if run == 0:
+        return torch.arange(core.size)
+    n = min(core.size, len(core.raw) - len(core.raw) // 10)
+    return torch.randperm(len(core.raw), generator=generator)[:n].sort().values
+
+
+def _run(
+    source: _Core, target: _Core, run: int, config: VectorsConfig, generator: torch.Generator
+) -> tuple[float, Float[Tensor, "axes axes2"]]:
+    """Objective, on the most frequent items, and rotation of one run of annealed self-learning."""
+    i, j = _choice(source, run, generator), _choice(target, run, generator)
+    scores = choose(STARTS, config.start, "start")(source.raw[i], target.raw[j], generator)
+    rotation = self_learn(
+        source.along[i],
+        target.along[j],
+        transport(scores, config.start_sharpness),
+        annealing(config.first_sharpness, config.last_sharpness, config.steps),
+    )
+    mapped = unit(source.along[: source.size] @ rotation)
+    return transport_objective(mapped, target.along[: target.size], config.last_sharpness), rotation
+
+
+def _null(source: _Core, target: Float[Tensor, "n e"], config: VectorsConfig, generator: torch.Generator) -> float:
+    """The objective that the same search reaches against a surrogate of the target."""
+    raw = scrambled(target[: config.core], generator)
+    vectors = normalised(raw, normalising_means(raw, config.normalisations))
+    return _run(source, _core(raw, vectors, config), 0, config, generator)[0]
+
+
+def _judged(objective: float, null: tuple[float, ...], runs: int, config: VectorsConfig) -> NullVerdict:
+    threshold = max(null) + config.margin
+    believed = objective > threshold
+    reason = (
+        f"mapped sources lie at a mean cosine of {objective:.3f} to their targets; the same search against targets "
+        f"whose axes were shuffled reaches {max(null):.3f}, and {threshold:.3f} was asked for: "
+        + ("the two spaces share their shape" if believed else "no shared shape was found, so no answer is given")
+    )
+    return NullVerdict(objective, null, threshold, believed, reason, {"margin": objective - max(null), "runs": runs})
+
+
+def fit_vectors(
+    source: Float[Tensor, "n d"],
+    target: Float[Tensor, "m e"],
+    config: VectorsConfig = VectorsConfig(),
+    progress: Progress | None = None,
+) -> VectorFit:
+    """Maps of two sets of vectors, most frequent first, into one space. Dimensions may differ.
+
+    A core is aligned by annealed self-learning from several starts, the run with the highest objective is kept and
+    judged against surrogates, grown to more items and reweighted. Memory: `grown` squared. Bit-reproducible by
+    `config.seed` on one machine and number of threads. Raises `UserError` for vectors that are undefined or too few.
+    """
+    check_vectors("source", source)
+    check_vectors("target", target)
+    choose(STARTS, config.start, "start")
+    generator = torch.Generator().manual_seed(config.seed)
+    source_means, target_means = (normalising_means(side, config.normalisations) for side in (source, target))
+    x, y = normalised(source, source_means), normalised(target, target_means)
+    first, second = _core(source, x, config), _core(target, y, config)
+    told = progress or (lambda stage, done, total: None)
+    null = []
+    for number in range(config.null_surrogates):
+        null.append(_null(first, target, config, generator))
+        told("null", number + 1, config.null_surrogates)
+    runs = []
+    threshold = max(null) + config.margin if null else -1.0
+    while len(runs) < config.restarts + config.patience:
+        runs.append(_run(first, second, len(runs), config, generator))
+        told("self-learning", len(runs), config.restarts + config.patience)
+        if len(runs) >= config.restarts and max(run[0] for run in runs) > threshold:
+            break
+    objective, rotation = max(runs, key=lambda run: run[0])
+    verdict = _judged(objective, tuple(null), len(runs), config) if null else None
+    scores = unit(first.along[: first.size] @ rotation) @ second.along[: second.size].T
+    coupling = transport(scores, config.last_sharpness)
+    return VectorFit(
+        map=_grown(x[: config.grown], y[: config.grown], coupling, config),
+        source_means=source_means,
+        target_means=target_means,
+        objective=objective,
+        verdict=verdict,
+        objectives=tuple(run[0] for run in runs),
+    )
+
+
+def _grown(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], coupling: Float[Tensor, "n2 m2"], config: VectorsConfig
+) -> LinearMap:
+    """The core's coupling grown to all items given, then reweighted."""
+    rotation = polar(x[: coupling.shape[0]].T @ coupling @ y[: coupling.shape[1]])
+    for sharpness in config.growth:
+        rotation = polar(x.T @ transport((x @ rotation) @ y.T, sharpness) @ y)
+    values = x.new_ones(rotation.shape[1])
+    fit = LinearMap(rotation, torch.eye(rotation.shape[1], dtype=x.dtype, device=x.device), values)
+    for _ in range(config.reweightings):
+        scores = fit.source(x) @ fit.target(y).T
+        fit = reweighted(x, y, transport(scores, config.reweighting_sharpness, 5), config.power, config.ridge)
+    return fit
+
+
+@dataclass(frozen=True)
+class RankedTargets:
+    """The dictionary as ranks: for every source its k best targets with score, share and confidence."""
+
+    best: Neighbours
+    posterior: Float[Tensor, "n k"]
+    "Share of each of the k, summing to 1."
+    mutual: Float[Tensor, "n"]
+    "1 where the source is also the best of its best target."
+    confidence: Float[Tensor, "n"]
+
+
+def ranked_targets(
+    fit: VectorFit, source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], config: VectorsConfig
+) -> RankedTargets:
+    """Rank targets in the common space; streams, so that n and m may be large.
+
+    Confidence is the share of the best among the k, halved where the choice is not mutual, and scaled by how far the
+    objective is above the surrogates'.
+    """
+    x, y = fit.source(source), fit.target(target)
+    best = retrieve(x, y, min(config.k, len(y)), config.retrieval)
+    back = retrieve(y, x, 1, config.retrieval)
+    mutual = mutual_pairs(best.indices[:, 0], back.indices[:, 0]).to(x.dtype)
+    posterior = torch.softmax(config.last_sharpness / 2 * best.scores, dim=1)
+    belief = 1.0
+    if fit.verdict is not None:
+        belief = float(np.clip(fit.verdict.evidence["margin"] / max(config.margin, 1e-9), 0, 1))
+        belief *= float(fit.verdict.believed)
+    return RankedTargets(best, posterior, mutual, posterior[:, 0] * (1 + mutual) / 2 * belief)
+
+
+def vectors_of(language: Language) -> tuple[Float[Tensor, "n d"], Int[np.ndarray, "n"]]:
+    """A language's vectors, most frequent first (in their given order where nothing was counted), and that order."""
+    if language.vectors is None:
+        raise UserError(f"{language.name} has no vectors: give a language with vectors, or use `decipher`")
+    duplicates = len(language.items) - len(set(language.items))
+    if duplicates:
+        raise UserError(f"{language.name} names {duplicates:,} of its items twice: give each item one vector")
+    if len(language.vectors) != len(language.items):
+        raise UserError(f"{language.name} has {len(language.items):,} items and {len(language.vectors):,} vectors")
+    order = np.argsort(-language.counts, kind="stable")
+    vectors = torch.from_numpy(np.ascontiguousarray(language.vectors[order], dtype=np.float32))
+    check_vectors(language.name, vectors)
+    return vectors, order
+
+
+def align_vectors(
+    source: Language,
+    target: Language,
+    config: VectorsConfig = VectorsConfig(),
+    progress: Progress | None = None,
+) -> Alignment:
+    """Translate every item of `source` into `target` by the shape of their vectors alone.
+
+    The coupling holds the k best targets of every source. It is a dense array, source x target: for vocabularies of
+    tens of thousands take `fit_vectors` and `ranked_targets`, which stream. Raises `UserError` for vectors that are
+    missing, undefined or too few.
+    """
+    began = perf_counter()
+    (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
+    fit = fit_vectors(x, y, config, progress)
+    ranked = ranked_targets(fit, x, y, config)
+    coupling = np.zeros((len(rows), len(columns)), np.float32)
+    coupling[rows[:, None], columns[ranked.best.indices.numpy()]] = ranked.posterior.numpy() / len(rows)
+    confidence = np.zeros(len(rows), np.float32)
+    confidence[rows] = ranked.confidence.numpy()
+    return Alignment(
+        source_items=source.items,
+        target_items=target.items,
+        coupling=coupling,
+        objective=fit.objective,
+        confidence=confidence,
+        verdict=fit.verdict,
+        record={
+            "method": "vectors",
+            "config": asdict(config),
+            "source": {"name": source.name, "items": len(rows), "dimensions": x.shape[1]},
+            "target": {"name": target.name, "items": len(columns), "dimensions": y.shape[1]},
+            "objectives": list(fit.objectives),
+            "seconds": perf_counter() - began,
+        },
+    )

@@ -1,0 +1,123 @@
+"""Laws of retrieval: exact however it is cut, hubs held down, mutual and one-to-one choices, P@k."""
+
+import pytest
+import torch
+
+from activation_cache.errors import UserError
+from sae_translate.align import retrieval
+from sae_translate.align.retrieval import (
+    METHODS,
+    assign_one_to_one,
+    hubness,
+    mutual_pairs,
+    precision_at,
+    retrieve,
+    unit,
+)
+
+
+def points(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def whole_csls(x, y, k=10):
+    cosine = unit(x) @ unit(y).T
+    return 2 * cosine - cosine.topk(k, 1).values.mean(1)[:, None] - cosine.topk(k, 0).values.mean(0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_of_any_size_find_the_same_neighbours(method):
+    x, y = points(97, 16, 1), points(83, 16, 2)
+    whole = retrieve(x, y, 7, method, block=1000)
+    for block in (1, 5, 32):
+        cut = retrieve(x, y, 7, method, block=block)
+        assert torch.equal(cut.indices, whole.indices)
+        assert torch.allclose(cut.scores, whole.scores, atol=1e-5)
+
+
+def test_streamed_csls_is_the_formula_on_the_whole_matrix():
+    x, y = points(60, 8, 3), points(70, 8, 4)
+    expected = whole_csls(x, y).topk(5, 1)
+    found = retrieve(x, y, 5, "csls", block=16)
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.allclose(found.scores, expected.values, atol=1e-5)
+
+
+def test_every_method_finds_a_point_itself():
+    x = points(50, 12)
+    for method in METHODS:
+        assert torch.equal(retrieve(x, x, 1, method).indices[:, 0], torch.arange(50))
+
+
+def test_retrieval_ignores_the_length_of_vectors():
+    x, y = points(40, 6, 5), points(40, 6, 6)
+    stretched = retrieve(x * torch.rand(40, 1).add(0.1), y * 3, 4)
+    assert torch.equal(stretched.indices, retrieve(x, y, 4).indices)
+
+
+def test_csls_takes_answers_away_from_a_hub():
+    noise = torch.randn(300, 40, generator=torch.Generator().manual_seed(7))
+    y = points(300, 40, 8)
+    y[0] = 0.15 * y[1:].sum(0)  # near to everything
+    x = y + 1.6 * noise
+    by_cosine = hubness(retrieve(x, y, 5, "cosine").indices, 300)
+    by_csls = hubness(retrieve(x, y, 5, "csls").indices, 300)
+    assert by_cosine.hub == 0
+    assert by_csls.skewness < by_cosine.skewness / 2 and by_csls.largest < by_cosine.largest
+
+
+def test_mutual_pairs_are_those_that_choose_each_other():
+    assert mutual_pairs(torch.tensor([1, 1, 0]), torch.tensor([2, 0])).tolist() == [True, False, True]
+
+
+def test_assignment_gives_no_target_twice_and_leaves_the_worst_sources_over():
+    x = points(30, 10)
+    assigned = assign_one_to_one(x, x[:20] + 0.01 * points(20, 10, 1))
+    assert assigned[:20].tolist() == list(range(20))
+    assert (assigned[20:] == -1).all()
+
+
+def test_precision_counts_any_right_answer_and_tells_chance():
+    answers = torch.tensor([[0, 1], [2, 0], [3, 2]])
+    gold = {0: frozenset({0}), 1: frozenset({0}), 2: frozenset({0, 1})}
+    first, second = precision_at(answers, gold, 4, 1), precision_at(answers, gold, 4, 2)
+    assert first.value == pytest.approx(1 / 3) and second.value == pytest.approx(2 / 3)
+    assert first.chance == pytest.approx((0.25 + 0.25 + 0.5) / 3)
+    assert second.chance == pytest.approx((0.5 + 0.5 + (1 - 2 / 4 * 1 / 3)) / 3)
+    assert first.low < first.value < first.high
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "k", "says"),
+    [
+        (points(5, 3), points(5, 4), 1, "3 dimensions and target vectors 4"),
+        (points(5, 3), points(5, 3), 6, "k is 6"),
+        (points(5, 3), torch.zeros(5, 3), 1, "5 vectors are zero"),
+        (points(5, 3) * torch.nan, points(5, 3), 1, "NaN"),
+        (points(0, 3), points(5, 3), 1, "source has 0 vectors"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_clear_line(x, y, k, says):
+    with pytest.raises(UserError, match=says) as error:
+        retrieve(x, y, k)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_method_names_the_known_ones():
+    with pytest.raises(UserError, match="csls"):
+        retrieve(points(3, 2), points(3, 2), 1, "csl")
+
+
+def test_no_array_is_larger_than_a_block(monkeypatch):
+    """The products inside are at most block x block, whatever n is."""
+    seen = []
+    product = torch.Tensor.__matmul__
+
+    def watched(left, right):
+        out = product(left, right)
+        seen.append(out.numel())
+        return out
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    retrieval.retrieve(points(500, 8), points(400, 8), 3, "csls", block=64)
+    assert max(seen) <= 64 * 64
