@@ -121,19 +121,19 @@ def f1_curve_figure(table: pd.DataFrame) -> go.Figure:
 
 def null_figure(objective: float, null: tuple[float, ...], threshold: float | None) -> go.Figure:
     """The decipherment objective beside the objective reached on surrogates without structure, and the threshold."""
-    height = (0.35 * ((np.arange(len(null)) * 0.618) % 1) + 0.2).round(3).tolist()
+    height = (0.35 * ((np.arange(len(null)) * 0.618) % 1) + 0.4).round(3).tolist()
     traces = [
         go.Scatter(
             x=list(null),
             y=height,
             mode="markers",
-            name="null: shuffled text",
+            name="null: text backwards",
             marker={"color": REST, "size": 8, "opacity": 0.75},
             hovertemplate="surrogate: %{x:.4f}<extra></extra>",
         ),
         go.Scatter(
             x=[objective],
-            y=[0.375],
+            y=[0.575],
             mode="markers",
             name="this text",
             marker={"color": PALETTE[0], "size": 13, "symbol": "diamond"},
@@ -147,8 +147,8 @@ def null_figure(objective: float, null: tuple[float, ...], threshold: float | No
             line={"color": PALETTE[1], "width": 1.5, "dash": "dash"},
             annotation={"text": "threshold", "font": {"size": 11}, "yref": "paper", "y": 1, "yanchor": "bottom"},
         )
-    figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"})
-    figure.update_xaxes(title={"text": "explained information (unsupervised objective)"}, showgrid=True)
+    figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom"})
+    figure.update_xaxes(title={"text": "information explained at unseen lags"}, showgrid=True)
     figure.update_yaxes(visible=False, range=[0, 1])
     return figure
 

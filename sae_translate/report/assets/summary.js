@@ -35,7 +35,7 @@ const titleOf = (core, key) => core.methods.find((method) => method.key === key)
 
 function nullNote(decipherment) {
   const known = decipherment.null?.length;
-  return `The unsupervised objective on this text beside the same objective on ${known || 'no'} surrogates that share its counts but not its order. `
+  return `What was learnt at some lags, judged at lags never seen, on this text and on ${known === 1 ? 'a surrogate that shares' : `${known || 'no'} surrogates that share`} its counts but not its order. `
     + 'Where it does not pass the threshold, the unpaired method abstains.';
 }
 
