@@ -112,10 +112,7 @@ def record(
                 shards.write_arrays(folder, file, arrays, manifest.key, len(arrays["tokens"]),
                                     len(arrays["context_lengths"]), cut)
                 sidecar = shards.read_sidecar(folder, file, manifest.key)
-            states = [
-                examples.update(state, _csr(arrays, i, entry.d_sae), arrays["context_lengths"], manifest.seed)
-                for i, (state, entry) in enumerate(zip(states, manifest.saes, strict=True))
-            ]
+            states = gathered(states, arrays, manifest)
             n_tokens += sidecar.n_tokens
             n_bytes += sidecar.n_bytes
             saturated += sidecar.saturated
@@ -147,18 +144,31 @@ def _open(plan: RecordingPlan, folder: Path) -> Manifest:
                             "replace it with --overwrite, or choose another --out")
         return manifest
     files = []
-    with tempfile.TemporaryDirectory() as temporary:
-        plan.model.tokenizer.save_pretrained(temporary)
-        for path in sorted(Path(temporary).rglob("*")):
-            if path.is_file():
-                inner = f"{layout.TOKENIZER}/{path.relative_to(temporary).as_posix()}"
-                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
-                content = path.read_bytes()
-                shards.write_file(folder / inner, content)
-                files.append(FileEntry(inner, hashlib.sha256(content).hexdigest()))
+    for inner, content in tokenizer_files(plan).items():
+        (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+        shards.write_file(folder / inner, content)
+        files.append(FileEntry(inner, hashlib.sha256(content).hexdigest()))
     manifest = dataclasses.replace(plan.manifest, files=tuple(files))
     shards.write_file(folder / layout.MANIFEST, layout.manifest_to_json(manifest).encode())
     return manifest
+
+
+def tokenizer_files(plan: RecordingPlan) -> dict[str, bytes]:
+    """The files of the plan's tokenizer, under their paths in a cache."""
+    with tempfile.TemporaryDirectory() as temporary:
+        plan.model.tokenizer.save_pretrained(temporary)
+        return {f"{layout.TOKENIZER}/{path.relative_to(temporary).as_posix()}": path.read_bytes()
+                for path in sorted(Path(temporary).rglob("*")) if path.is_file()}
+
+
+def gathered(
+    states: list[examples.StatisticsState], arrays: dict[str, np.ndarray], manifest: Manifest
+) -> list[examples.StatisticsState]:
+    """The statistics of every SAE after one more shard."""
+    return [
+        examples.update(state, _csr(arrays, i, entry.d_sae), arrays["context_lengths"], manifest.seed)
+        for i, (state, entry) in enumerate(zip(states, manifest.saes, strict=True))
+    ]
 
 
 def _csr(arrays: dict[str, np.ndarray], sae_index: int, d_sae: int) -> sparse.csr_array:

@@ -18,6 +18,8 @@ from activation_cache import layout
 from activation_cache.errors import UserError, nearest
 from activation_cache.layout import LatentStatistics, Manifest, SaeEntry, Sidecar
 
+MEND = "mend it with `sae-translate verify --repair`"
+
 
 def write_file(path: Path, content: bytes) -> None:
     """Put these bytes there whole or not at all: a temporary file, fsync, rename, fsync of the folder."""
@@ -50,7 +52,18 @@ def write_arrays(
     folder: Path, file: str, arrays: dict[str, np.ndarray], key: str, n_tokens: int, n_contexts: int, saturated: int = 0
 ) -> int:
     """Write arrays and then their sidecar; the number of bytes. They exist once the sidecar does."""
-    content = safetensors.numpy.save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    return write_content(folder, file, encode_arrays(arrays), key, n_tokens, n_contexts, saturated)
+
+
+def encode_arrays(arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes that equal arrays always have on disk."""
+    return safetensors.numpy.save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+
+
+def write_content(
+    folder: Path, file: str, content: bytes, key: str, n_tokens: int, n_contexts: int, saturated: int = 0
+) -> int:
+    """Write encoded arrays and then their sidecar; the number of bytes."""
     sidecar = Sidecar(key, hashlib.sha256(content).hexdigest(), len(content), n_tokens, n_contexts, saturated)
     write_file(folder / file, content)
     write_file(folder / layout.sidecar_file(file), layout.sidecar_to_json(sidecar).encode())
@@ -69,11 +82,11 @@ def read_sidecar(folder: Path, file: str, key: str) -> Sidecar | None:
     try:
         size = (folder / file).stat().st_size
     except FileNotFoundError:
-        raise UserError(f"{folder / file} is gone: delete its sidecar {path.name} and continue with --resume") from None
+        raise UserError(f"{folder / file} is gone, its sidecar is there: {MEND}") from None
     if size != sidecar.n_bytes:
         raise UserError(
             f"{folder / file} has {size:,} bytes where {sidecar.n_bytes:,} were written: it was truncated or altered; "
-            "delete it with its .json and continue with --resume"
+            f"{MEND}"
         )
     return sidecar
 
@@ -82,12 +95,12 @@ def read_arrays(folder: Path, file: str, key: str) -> dict[str, np.ndarray]:
     """The arrays of a file whose bytes match the hash in its sidecar; a `UserError` naming the file where not."""
     sidecar = read_sidecar(folder, file, key)
     if sidecar is None:
-        raise UserError(f"{folder / file} is missing: the recording was interrupted, continue it with --resume")
+        raise UserError(f"{folder / file} is missing: the recording was interrupted, continue it with --resume; "
+                        f"or else {MEND}")
     content = (folder / file).read_bytes()
     if hashlib.sha256(content).hexdigest() != sidecar.sha256:
         raise UserError(
-            f"{folder / file} does not match its sha256: its bytes were altered; delete it with its .json and continue "
-            "with --resume"
+            f"{folder / file} does not match its sha256: its bytes were altered; {MEND}"
         )
     return safetensors.numpy.load(content)
 
@@ -116,6 +129,35 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError:
         raise UserError(f"{folder} is not an activation cache: it has no readable {layout.MANIFEST}") from None
     return layout.manifest_from_json(text, str(path))
+
+
+def check(folder: Path) -> Iterator[tuple[str, str | None]]:
+    """Read every file a cache should have; each with what is wrong with it, None where nothing is.
+
+    Errors: a `UserError` where the manifest itself cannot be read.
+    """
+    manifest = read_manifest(folder)
+    for file in [*map(layout.shard_file, range(manifest.n_shards)),
+                 *map(layout.statistics_file, range(len(manifest.saes)))]:
+        try:
+            arrays = read_arrays(folder, file, manifest.key)
+            sidecar = read_sidecar(folder, file, manifest.key)
+            counts = (sidecar.n_tokens, sidecar.n_contexts)
+            if "tokens" in arrays and counts != (len(arrays["tokens"]), len(arrays["context_lengths"])):
+                raise UserError(f"{folder / layout.sidecar_file(file)} has other counts than its shard: {MEND}")
+            yield file, None
+        except UserError as error:
+            yield file, str(error)
+    for entry in manifest.files:
+        yield entry.path, _wrong_with(folder / entry.path, entry.sha256)
+
+
+def _wrong_with(path: Path, sha256: str) -> str | None:
+    """What is wrong with one of the tokenizer's files."""
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return f"{path} was altered or is missing: mend it with `sae-translate verify --repair`"
+    return None
 
 
 def n_contexts_in_shard(manifest: Manifest, index: int) -> int:
@@ -257,23 +299,9 @@ class ActivationCache:
     def verify_files(self) -> None:
         """Check the hashes of the tokenizer's files."""
         for file in self.manifest.files:
-            path = self.path / file.path
-            content = path.read_bytes() if path.is_file() else b""
-            if hashlib.sha256(content).hexdigest() != file.sha256:
-                raise UserError(f"{path} was altered or is missing: record the cache again with --overwrite")
+            if wrong := _wrong_with(self.path / file.path, file.sha256):
+                raise UserError(wrong)
 
     def verify(self) -> Iterator[tuple[str, str | None]]:
         """Read everything; each file with what is wrong with it, None where nothing is."""
-        for file in [layout.shard_file(i) for i in range(self.manifest.n_shards)] + [
-            layout.statistics_file(i) for i in range(len(self.manifest.saes))
-        ]:
-            try:
-                read_arrays(self.path, file, self.manifest.key)
-                yield file, None
-            except UserError as error:
-                yield file, str(error)
-        try:
-            self.verify_files()
-            yield layout.TOKENIZER, None
-        except UserError as error:
-            yield layout.TOKENIZER, str(error)
+        return check(self.path)

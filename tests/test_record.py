@@ -220,7 +220,7 @@ def test_an_altered_tokenizer_is_found(whole, tmp_path):
     cache = ActivationCache(tmp_path / "whole")
     with pytest.raises(UserError, match=r"tokenizer\.json was altered"):
         cache.tokenizer()
-    assert [file for file, wrong in cache.verify() if wrong] == [layout.TOKENIZER]
+    assert [file for file, wrong in cache.verify() if wrong] == [f"{layout.TOKENIZER}/tokenizer.json"]
 
 
 def test_a_missing_shard_makes_the_cache_incomplete(whole, tmp_path):

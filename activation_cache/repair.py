@@ -1,0 +1,126 @@
+"""A damaged cache back to the bytes it was recorded with: what is damaged is computed again, no more."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from activation_cache import examples, layout, shards
+from activation_cache.errors import UserError
+from activation_cache.layout import Manifest
+from activation_cache.plan import RecordingConfig, RecordingPlan
+from activation_cache.record import compute_shard, gathered, tokenizer_files
+
+
+def recording_config(
+    manifest: Manifest, model: str | None = None, saes: tuple[str, ...] = (), dataset: str | None = None,
+    config: str | None = None, split: str | None = None, column: str | None = None, device: str = "cpu",
+) -> RecordingConfig:
+    """The configuration that made a cache; what is given stands in for what the manifest names.
+
+    Errors: a `UserError` where the manifest names a folder that is not here and nothing is given for it.
+    """
+    if saes and len(saes) != len(manifest.saes):
+        raise UserError(f"{len(saes)} SAEs were given for a cache of {len(manifest.saes)}: give --sae once for each of "
+                        f"{', '.join(entry.name for entry in manifest.saes)}, in this order")
+    sources = saes or tuple(entry.source for entry in manifest.saes)
+    named = {"--model": model or manifest.model, "--dataset": dataset or manifest.dataset,
+             **{f"--sae (for {entry.name})": source for entry, source in zip(manifest.saes, sources, strict=True)}}
+    for option, name in named.items():
+        if Path(name).is_absolute() and not Path(name).exists():
+            raise UserError(f"{name}, from which the cache was recorded, is not here: say where it is with {option}")
+    return RecordingConfig(
+        model=named["--model"], saes=sources, dataset=named["--dataset"], config=config, split=split, column=column,
+        hook_names=manifest.hook_names, n_tokens=manifest.n_tokens, context_size=manifest.context_size,
+        prepend_bos=manifest.prepend_bos, mix_documents=manifest.mix_documents,
+        activations=bool(manifest.recorded_hooks), device=device, dtype=manifest.dtype,
+        batch_size=manifest.batch_size, seed=manifest.seed,
+    )
+
+
+def repair(cache: str | os.PathLike, plan: Callable[[], RecordingPlan]) -> Iterator[str]:
+    """Compute again every file that `shards.check` finds damaged or missing, to its recorded bytes; yields each.
+
+    `plan` is called once, and only where a shard or a file of the tokenizer is damaged: statistics need no model.
+    Errors: a `UserError` where the plan is another recording than the cache, another process is writing, or what is
+    computed here is not what was recorded; the file in question is then as it was.
+    """
+    folder = Path(cache)
+    with shards.locked(_existing(folder)):
+        manifest = shards.read_manifest(folder)
+        damaged = [file for file, wrong in shards.check(folder) if wrong]
+        summaries = [layout.statistics_file(i) for i in range(len(manifest.saes))]
+        planned = _same(plan(), manifest, folder) if set(damaged) - set(summaries) else None
+        for index in range(manifest.n_shards):
+            if (file := layout.shard_file(index)) in damaged:
+                _mend_shard(planned, folder, manifest, index)
+                yield file
+        if files := {file.path: file.sha256 for file in manifest.files if file.path in damaged}:
+            _mend_tokenizer(planned, folder, files)
+            yield from files
+        if set(damaged) & set(summaries):
+            yield from _mend_statistics(folder, manifest, [file for file in summaries if file in damaged])
+
+
+def _existing(folder: Path) -> Path:
+    shards.read_manifest(folder)
+    for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
+        (folder / room).mkdir(exist_ok=True)
+    return folder
+
+
+def _same(plan: RecordingPlan, manifest: Manifest, folder: Path) -> RecordingPlan:
+    if plan.manifest.key != manifest.key:
+        fields = ", ".join(layout.differences(plan.manifest, manifest))
+        raise UserError(f"{folder} was recorded from something else than what was found or given, which differs in "
+                        f"{fields}: give the --model, --dataset and --sae it was recorded from")
+    return plan
+
+
+def _mend_shard(plan: RecordingPlan, folder: Path, manifest: Manifest, index: int) -> None:
+    file = layout.shard_file(index)
+    arrays, saturated = compute_shard(plan, index)
+    content = shards.encode_arrays(arrays)
+    _must_be_recorded(folder, file, content, manifest.key)
+    shards.write_content(folder, file, content, manifest.key, len(arrays["tokens"]), len(arrays["context_lengths"]),
+                         saturated)
+
+
+def _must_be_recorded(folder: Path, file: str, content: bytes, key: str) -> None:
+    """What is computed must have the hash in the sidecar, or be the file itself where the sidecar is damaged."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    known = set()
+    with contextlib.suppress(UserError, FileNotFoundError):
+        path = folder / layout.sidecar_file(file)
+        sidecar = layout.sidecar_from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        known |= {sidecar.sha256} if sidecar.key == key else set()
+    if known and (folder / file).is_file():
+        known.add(hashlib.sha256((folder / file).read_bytes()).hexdigest())
+    if known and sha256 not in known:
+        raise UserError(f"{folder / file} cannot be repaired here: computed again it has other bytes than recorded "
+                        "(another device, number of threads or library version rounds otherwise); repair it where it "
+                        "was recorded, or record it again with --overwrite")
+
+
+def _mend_tokenizer(plan: RecordingPlan, folder: Path, files: dict[str, str]) -> None:
+    """Write the files of these paths and hashes from the model's tokenizer."""
+    saved = tokenizer_files(plan)
+    for inner, sha256 in files.items():
+        if hashlib.sha256(saved.get(inner, b"")).hexdigest() != sha256:
+            raise UserError(f"{folder / inner} cannot be repaired here: the tokenizer of {plan.model.name} is saved "
+                            "with other bytes than were recorded (another library version, or another tokenizer)")
+        (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+        shards.write_file(folder / inner, saved[inner])
+
+
+def _mend_statistics(folder: Path, manifest: Manifest, damaged: list[str]) -> Iterator[str]:
+    states = [examples.start(sae.d_sae) for sae in manifest.saes]
+    for index in range(manifest.n_shards):
+        states = gathered(states, shards.read_arrays(folder, layout.shard_file(index), manifest.key), manifest)
+    for i, state in enumerate(states):
+        if (file := layout.statistics_file(i)) in damaged:
+            content = shards.encode_arrays(vars(examples.finish(state)))
+            _must_be_recorded(folder, file, content, manifest.key)
+            shards.write_content(folder, file, content, manifest.key, manifest.n_tokens, manifest.n_contexts)
+            yield file
