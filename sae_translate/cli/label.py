@@ -13,9 +13,10 @@ import typer
 
 from activation_cache.errors import UserError
 from sae_translate.cli import summary
-from sae_translate.cli.cache import generated_documents, print_plan, record_with_progress
+from sae_translate.cli.cache import described, generated_documents, print_plan, record_with_progress
 
 if TYPE_CHECKING:
+    from activation_cache.plan import RecordingPlan
     from activation_cache.shards import ActivationCache
     from sae_translate.label.config import LabelConfig
     from sae_translate.label.labels import Labels
@@ -44,6 +45,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="What the model runs in: float32, bfloat16 or float16.")] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace labels that are there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be recorded and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
     """Label every live latent: unpaired, paired, logit lens and the floors side by side, scored on unseen documents."""
@@ -66,7 +68,17 @@ def run(
     from sae_translate.align.decipher import DecipherConfig
     from sae_translate.label.config import LabelConfig
 
-    recorded = opened(cache) if cache else cached(sae, model, dataset, tokens, seed, device, dtype, as_json)
+    if cache is None:
+        plan, folder = planned(sae, model, dataset, tokens, seed, device, dtype)
+        if not as_json:
+            print_plan(plan, folder)
+    if dry_run:
+        if as_json:
+            print(json.dumps(described(plan, folder, dry_run) if cache is None else {"cache": str(cache)}))
+        elif cache is not None:
+            print(f"{cache} is recorded already: only labels would be made")
+        return
+    recorded = opened(cache) if cache else recorded_by(plan, folder, as_json)
     name = recorded.sae_entry(sae if cache else None).name
     out = out or default_out(recorded, name)
     check_output(out, overwrite)
@@ -93,30 +105,24 @@ def opened(folder: Path) -> "ActivationCache":
     return ActivationCache(folder)
 
 
-def cached(
-    sae: str,
-    model: str | None,
-    dataset: str | None,
-    tokens: int | None,
-    seed: int,
-    device: str,
-    dtype: str,
-    quiet: bool,
-) -> "ActivationCache":
-    """Record the SAE's latents under `cache/`, in a folder of their own per recording; what is there is kept."""
+def planned(
+    sae: str, model: str | None, dataset: str | None, tokens: int | None, seed: int, device: str, dtype: str
+) -> "tuple[RecordingPlan, Path]":
+    """What has to be recorded of the SAE's latents, and its folder under `cache/`, which no other recording shares."""
     from activation_cache.plan import RecordingConfig, plan_recording
-    from activation_cache.shards import ActivationCache
 
     chosen = RecordingConfig(
         model=model, saes=(sae,), dataset=dataset, n_tokens=tokens, device=device, dtype=dtype, seed=seed
     )
     plan = plan_recording(chosen, generated_documents(dataset, seed))
-    entry = plan.manifest.saes[0]
-    folder = Path("cache") / f"{file_name(plan.manifest.model, entry.name)}-{plan.manifest.key[:8]}"
-    if not quiet:
-        print_plan(plan, folder)
+    name = file_name(plan.manifest.model, plan.manifest.saes[0].name)
+    return plan, Path("cache") / f"{name}-{plan.manifest.key[:8]}"
+
+
+def recorded_by(plan: "RecordingPlan", folder: Path, quiet: bool) -> "ActivationCache":
+    """The cache of a plan; what is there of it already is kept."""
     record_with_progress(plan, folder, overwrite=False, resume=True, quiet=quiet)
-    return ActivationCache(folder)
+    return opened(folder)
 
 
 def file_name(model: str, sae: str) -> str:
