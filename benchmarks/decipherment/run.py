@@ -25,6 +25,7 @@ from sae_translate.align.alignment import Alignment
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.statistics import share_positions
 from sae_translate.languages.language import Corpus, Language
+from sae_translate.languages.text import keep_items, most_frequent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,12 +81,17 @@ def interval(right: np.ndarray) -> list[float]:
 class Gold:
     """What every latent fires on, over all documents: read for scores only."""
 
-    def __init__(self, latents: Language, tokens: Language):
-        self.activation = (latents.corpus.matrix.T @ tokens.corpus.matrix).toarray()
+    def __init__(self, latents: Language, tokens: Language, named: np.ndarray):
+        whole = (latents.corpus.matrix.T @ tokens.corpus.matrix).toarray()
+        self.nameable = np.isin(whole.argmax(1), named)
+        "Whether the token a latent fires on most is among those that may be named."
+        tokens = keep_items(tokens, named)
+        total = whole.sum(1)
+        self.activation = whole[:, named]
         self.mass = (share_positions(latents.corpus.matrix).T @ tokens.corpus.matrix).toarray()
-        self.live = self.activation.sum(1) > 0
+        self.live = total > 0
         self.best = self.activation.argmax(1)
-        self.precision = self.activation.max(1) / np.maximum(self.activation.sum(1), 1e-9)
+        self.precision = self.activation.max(1) / np.maximum(total, 1e-9)
         frequency = tokens.counts / tokens.counts.sum()
         self.chance = float((frequency[self.best[self.live]]).mean())
         self.frequent = float((self.best[self.live] == frequency.argmax()).mean())
@@ -96,7 +102,7 @@ class Gold:
         within = (top == self.best[:, None]).any(1)
         out: dict = {}
         for floor in (0.7, 0.5, 0.3, 0.0):
-            rows = self.live & (self.precision > floor)
+            rows = self.live & self.nameable & (self.precision > floor)
             out[f"precision>{floor:g}"] = {
                 "n": int(rows.sum()),
                 "p_at_1": float(right[rows].mean()),
@@ -165,7 +171,7 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
     about = (
         f"{settings['model']}, {settings['hook_name']}, {settings['d_sae']}-latent top-{settings['k']} SAE "
         f"(normalised error {settings['sae_error']:.3f}); {settings['live']} live latents, {settings['vocabulary']} "
-        f"tokens; n = {n['0.7']} / {n['0.5']} / {n['0.3']} / {n['0']} latents with token precision above "
+        f"tokens to name; n = {n['0.7']} / {n['0.5']} / {n['0.3']} / {n['0']} latents whose token can be named, with precision above "
         f"0.7 / 0.5 / 0.3 / 0. Chance P@1 (a token drawn by frequency) {settings['chance']:.4f}; always the most "
         f"frequent token {settings['frequent']:.4f}; the paired ceiling is 1 by definition. Means over seeds (range)."
     )
@@ -177,6 +183,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of a Hugging Face causal language model")
     parser.add_argument("--dataset", type=Path, required=True, help="documents: .json list, .tsv or verses, also .gz")
     parser.add_argument("--hook-name", required=True, help="blocks.N.hook_resid_post")
+    parser.add_argument("--vocabulary", type=int, default=None, help="name only so many of the most frequent tokens")
     parser.add_argument("--documents", type=int, default=None, help="use the first so many documents")
     parser.add_argument("--d-sae", type=int, default=512)
     parser.add_argument("--k", type=int, default=8)
@@ -202,7 +209,9 @@ def main() -> None:
     names = tuple(model.tokenizer.convert_ids_to_tokens(range(model.model.config.vocab_size)))
     latents = Language("latents", tuple(f"latent {i}" for i in range(args.d_sae)), Corpus(matrix, offsets, owners))
     text = token_language("tokens", tokens, offsets, owners, names)
-    gold = Gold(latents, text)
+    named = most_frequent(text, args.vocabulary or len(names))
+    gold = Gold(latents, text, named)
+    text = keep_items(text, named)
 
     rows = []
     for seed in range(args.seeds):
@@ -214,7 +223,8 @@ def main() -> None:
         ids, bounds, owner = model.tokens(documents_of(Path(path), int(column or 0)))
         last = min(int(np.searchsorted(bounds, len(tokens) // 2)), len(owner))
         name = Path(path).name + (f" column {column}" if column else "")
-        others.append((name, token_language(name, ids[: bounds[last]], bounds[: last + 1], owner[:last], names)))
+        other = token_language(name, ids[: bounds[last]], bounds[: last + 1], owner[:last], names)
+        others.append((name, keep_items(other, named)))
     for seed in range(args.control_seeds):
         source, target = halves(latents, seed)[0], halves(text, seed)[1]
         config = DecipherConfig(seed=seed)
@@ -226,7 +236,7 @@ def main() -> None:
 
     settings = {
         "model": args.model.name, "dataset": args.dataset.name, "hook_name": args.hook_name, "d_sae": args.d_sae,
-        "k": args.k, "sae_error": float(sae["error"]), "live": int(gold.live.sum()), "vocabulary": len(names),
+        "k": args.k, "sae_error": float(sae["error"]), "live": int(gold.live.sum()), "vocabulary": len(named),
         "tokens": len(tokens), "chance": gold.chance, "frequent": gold.frequent, "threads": args.threads,
         "config": asdict(DecipherConfig()),
     }  # fmt: skip
