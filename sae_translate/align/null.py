@@ -128,7 +128,9 @@ def judge(
     reason = (
         f"What was learnt at some distances explains {found.score:.1%} of the source's information at distances never "
         f"seen; the target read backwards explains {floor:.1%}, and more than {threshold:.1%} was asked for: "
-    ) + ("the two languages share their structure." if believed else "no shared structure found, so no answer is given.")
+    ) + (
+        "the two languages share their structure." if believed else "no shared structure found, so no answer is given."
+    )
     verdict = NullVerdict(
         objective=found.score,
         null=tuple(surrogate.score for surrogate in null),
