@@ -36,7 +36,7 @@ class VectorsConfig:
     core: int = 1000
     "How many of the most frequent items on each side are aligned first."
     axes: int = 150
-    "Principal axes the core is aligned in: fewer are faster and, up to a point, more robust."
+    "Principal axes the core is aligned in, every second run in all: fewer are faster and, for words, more robust."
     start_sharpness: float = 1.0
     "Sharpness of the first coupling, per standard deviation of the start's scores."
     steps: int = 60
@@ -45,9 +45,9 @@ class VectorsConfig:
     "Sharpness of transport, per unit of cosine, in the first step."
     last_sharpness: float = 20.0
     "Sharpness in the last step; the objective is measured with it."
-    restarts: int = 2
-    "Runs that are always made: the first on the most frequent items, the others on random choices of them."
-    patience: int = 4
+    restarts: int = 1
+    "Runs that are always made; the one of the highest objective is kept."
+    patience: int = 5
     "Further runs, made only while none is believed."
     grown: int = 4000
     "How many of the most frequent items the map is fitted on in the end."
@@ -98,49 +98,60 @@ class VectorFit:
 
 @dataclass(frozen=True)
 class _Core:
-    """The heaviest vectors of one side: as they came, and in their principal axes."""
+    """The most frequent vectors of one side, and some more to choose from: as they came, and normalised."""
 
     raw: Float[Tensor, "pool d"]
-    along: Float[Tensor, "pool axes"]
+    vectors: Float[Tensor, "pool d"]
     size: int
+
+    def chosen(self, run: int, generator: torch.Generator) -> Int[Tensor, "chosen"]:
+        """The most frequent items for the first two runs, a random choice out of a few more for the others."""
+        if run < 2:
+            return torch.arange(self.size)
+        n = min(self.size, len(self.raw) - len(self.raw) // 10)
+        return torch.randperm(len(self.raw), generator=generator)[:n].sort().values
+
+    def along(self, n_axes: int) -> Float[Tensor, "pool axes"]:
+        """The vectors in their principal axes, at unit length."""
+        return unit(self.vectors @ principal_axes(self.vectors[: self.size], n_axes))
 
 
 def _core(raw: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], config: VectorsConfig) -> _Core:
     size = min(config.core, len(raw))
     pool = min(len(raw), size + size // 7)
-    axes = principal_axes(vectors[:size], config.axes)
-    return _Core(raw[:pool], unit(vectors[:pool] @ axes), size)
-
-
-def _choice(core: _Core, run: int, generator: torch.Generator) -> Int[Tensor, "chosen"]:
-    """The most frequent items for the first run, a random choice out of a few more for the others."""
-    if run == 0:
-        return torch.arange(core.size)
-    n = min(core.size, len(core.raw) - len(core.raw) // 10)
-    return torch.randperm(len(core.raw), generator=generator)[:n].sort().values
+    return _Core(raw[:pool], vectors[:pool], size)
 
 
 def _run(
     source: _Core, target: _Core, run: int, config: VectorsConfig, generator: torch.Generator
-) -> tuple[float, Float[Tensor, "axes axes2"]]:
-    """Objective, on the most frequent items, and rotation of one run of annealed self-learning."""
-    i, j = _choice(source, run, generator), _choice(target, run, generator)
+) -> tuple[float, Float[Tensor, "n m"]]:
+    """Objective and coupling, on the most frequent items, of one run of annealed self-learning.
+
+    Runs take the leading principal axes and all axes by turns: the first suits words, the second points without any.
+    """
+    i, j = source.chosen(run, generator), target.chosen(run, generator)
     scores = choose(STARTS, config.start, "start")(source.raw[i], target.raw[j], generator)
+    n_axes = config.axes if run % 2 == 0 else max(source.raw.shape[1], target.raw.shape[1])
+    x, y = source.along(n_axes), target.along(n_axes)
     rotation = self_learn(
-        source.along[i],
-        target.along[j],
+        x[i],
+        y[j],
         transport(scores, config.start_sharpness),
         annealing(config.first_sharpness, config.last_sharpness, config.steps),
     )
-    mapped = unit(source.along[: source.size] @ rotation)
-    return transport_objective(mapped, target.along[: target.size], config.last_sharpness), rotation
+    coupling = transport(unit(x[: source.size] @ rotation) @ y[: target.size].T, config.last_sharpness)
+    whole, aim = source.vectors[: source.size], target.vectors[: target.size]
+    mapped = unit(whole @ polar(whole.T @ coupling @ aim))
+    return transport_objective(mapped, aim, config.last_sharpness), coupling
 
 
-def _null(source: _Core, target: Float[Tensor, "n e"], config: VectorsConfig, generator: torch.Generator) -> float:
-    """The objective that the same search reaches against a surrogate of the target."""
+def _null(
+    source: _Core, target: Float[Tensor, "n e"], number: int, config: VectorsConfig, generator: torch.Generator
+) -> float:
+    """The objective that the same search, run `number` of it, reaches against a surrogate of the target."""
     raw = scrambled(target[: config.core], generator)
     vectors = normalised(raw, normalising_means(raw, config.normalisations))
-    return _run(source, _core(raw, vectors, config), 0, config, generator)[0]
+    return _run(source, _core(raw, vectors, config), number, config, generator)[0]
 
 
 def _judged(objective: float, null: tuple[float, ...], runs: int, config: VectorsConfig) -> NullVerdict:
@@ -176,7 +187,7 @@ def fit_vectors(
     told = progress or (lambda stage, done, total: None)
     null = []
     for number in range(config.null_surrogates):
-        null.append(_null(first, target, config, generator))
+        null.append(_null(first, target, number % 2, config, generator))
         told("null", number + 1, config.null_surrogates)
     runs = []
     threshold = max(null) + config.margin if null else -1.0
@@ -185,10 +196,8 @@ def fit_vectors(
         told("self-learning", len(runs), config.restarts + config.patience)
         if len(runs) >= config.restarts and max(run[0] for run in runs) > threshold:
             break
-    objective, rotation = max(runs, key=lambda run: run[0])
+    objective, coupling = max(runs, key=lambda run: run[0])
     verdict = _judged(objective, tuple(null), len(runs), config) if null else None
-    scores = unit(first.along[: first.size] @ rotation) @ second.along[: second.size].T
-    coupling = transport(scores, config.last_sharpness)
     return VectorFit(
         map=_grown(x[: config.grown], y[: config.grown], coupling, config),
         source_means=source_means,

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from activation_cache.errors import UserError
-from sae_translate.cli import cache, demo, label, report, train_sae, verify
+from sae_translate.cli import align, cache, demo, label, report, train_sae, verify
 
 app = typer.Typer(
     help="Read the latents of sparse autoencoders by unsupervised translation: no LLM, no paired data.",
@@ -20,6 +20,7 @@ for verb, run in {
     "cache": cache.run,
     "train-sae": train_sae.run,
     "label": label.run,
+    "align": align.run,
     "report": report.run,
     "verify": verify.run,
 }.items():
