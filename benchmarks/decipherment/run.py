@@ -172,8 +172,9 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
         f"{settings['model']}, {settings['hook_name']}, {settings['d_sae']}-latent top-{settings['k']} SAE "
         f"(normalised error {settings['sae_error']:.3f}); {settings['live']} live latents, {settings['vocabulary']} "
         f"tokens to name; n = {n['0.7']} / {n['0.5']} / {n['0.3']} / {n['0']} latents whose token can be named, "
-        f"with precision above 0.7 / 0.5 / 0.3 / 0. Chance P@1 (a token drawn by frequency) {settings['chance']:.4f}; always the most "
-        f"frequent token {settings['frequent']:.4f}; the paired ceiling is 1 by definition. Means over seeds (range)."
+        f"with precision above 0.7 / 0.5 / 0.3 / 0. Chance P@1 (a token drawn by frequency) {settings['chance']:.4f}; "
+        f"always the most frequent token {settings['frequent']:.4f}; "
+        f"the paired ceiling is 1 by definition. Means over seeds (range)."
     )
     return f"## {settings['model']}, {settings['hook_name']}\n\n{about}\n\n" + "\n".join(lines) + f"\n\n`{command}`\n"
 
