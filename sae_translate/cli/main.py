@@ -6,7 +6,7 @@ import sys
 import typer
 
 from activation_cache.errors import UserError
-from sae_translate.cli import align, cache, demo, label, report, train_sae, verify
+from sae_translate.cli import align, cache, demo, info, label, report, train_sae, verify
 
 app = typer.Typer(
     help="Read the latents of sparse autoencoders by unsupervised translation: no LLM, no paired data.",
@@ -23,6 +23,7 @@ for verb, run in {
     "align": align.run,
     "report": report.run,
     "verify": verify.run,
+    "info": info.run,
 }.items():
     app.command(verb)(run)
 
