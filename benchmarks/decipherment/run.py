@@ -100,6 +100,7 @@ class Gold:
         top = alignment.best(5)
         right = top[:, 0] == self.best
         within = (top == self.best[:, None]).any(1)
+        answered = alignment.coupling.sum(1) > 0
         out: dict = {}
         for floor in (0.7, 0.5, 0.3, 0.0):
             rows = self.live & self.nameable & (self.precision > floor)
@@ -108,6 +109,8 @@ class Gold:
                 "p_at_1": float(right[rows].mean()),
                 "p_at_5": float(within[rows].mean()),
                 "interval": interval(right[rows]),
+                "n_answered": int((rows & answered).sum()),
+                "p_at_1_answered": float(right[rows & answered].mean()),
             }
         mine = self.mass[np.arange(len(top)), top[:, 0]][self.live].sum()
         out["share_of_paired_mass"] = float(mine / self.mass.max(1)[self.live].sum())
@@ -120,6 +123,18 @@ class Gold:
             "reliability": [[float(confidence[p].mean()), float(truth[p].mean())] for p in parts],
         }
         return out
+
+
+def encode_with(folder: Path, x: np.ndarray) -> tuple[sparse.csr_array, float]:
+    """The latents of a saved SAE, and its normalised error."""
+    from activation_cache.saes import load_sae
+
+    sae = load_sae(folder)
+    parts = torch.as_tensor(x, dtype=torch.float32).split(20_000)
+    matrix = sparse.vstack([sae.encode_sparse(part).matrix for part in parts], format="csr")
+    some = parts[0]
+    error = (some - sae.sae.decode(sae.encode(some))).pow(2).sum() / (some - some.mean(0)).pow(2).sum()
+    return sparse.csr_array(matrix), float(error)
 
 
 def measure(name: str, source: Language, target: Language, gold: Gold, config: DecipherConfig) -> dict:
@@ -148,8 +163,9 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
     """The figures as Markdown."""
     lines = [
         "| case | seeds | explained information | at unseen lags | backwards (null) | believed "
-        "| P@1, precision > 0.7 | > 0.5 | > 0.3 | all live | share of paired mass | confidence | ECE | CPU s |",
-        "|" + "---|" * 14,
+        "| P@1, precision > 0.7 | > 0.5 | > 0.3 | all live | > 0.5, answered "
+        "| share of paired mass | confidence | ECE | CPU s |",
+        "|" + "---|" * 15,
     ]
     for case in dict.fromkeys(row["case"] for row in rows):
         group = [row for row in rows if row["case"] == case]
@@ -163,6 +179,7 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
                 mean(lambda row: row["explained_information"]), mean(lambda row: row["unseen_lags"]),
                 mean(lambda row: max(row["null"])), f"{sum(row['believed'] for row in group)} of {len(group)}",
                 *(mean(lambda row, f=f: row[f"precision>{f}"]["p_at_1"]) for f in ("0.7", "0.5", "0.3", "0")),
+                mean(lambda row: row["precision>0.5"].get("p_at_1_answered", float("nan"))),
                 mean(lambda row: row["share_of_paired_mass"]), mean(lambda row: row["confidence"]["mean"]),
                 mean(lambda row: row["confidence"]["ece"]), mean(lambda row: row["cpu_seconds"]),
             ]) + " |"
@@ -186,6 +203,7 @@ def main() -> None:
     parser.add_argument("--hook-name", required=True, help="blocks.N.hook_resid_post")
     parser.add_argument("--vocabulary", type=int, default=None, help="name only so many of the most frequent tokens")
     parser.add_argument("--documents", type=int, default=None, help="use the first so many documents")
+    parser.add_argument("--sae", type=Path, default=None, help="an SAE folder; by default one is trained here")
     parser.add_argument("--d-sae", type=int, default=512)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--sae-steps", type=int, default=1500)
@@ -205,10 +223,13 @@ def main() -> None:
     model = Model(args.model, args.hook_name)
     tokens, offsets, owners = model.tokens(documents_of(args.dataset)[: args.documents])
     x = model.activations(tokens, offsets)
-    sae = sae_of(model, x, args.d_sae, args.k, args.sae_steps, seed=0)
-    matrix = encode(sae, x)
+    if args.sae:
+        matrix, error = encode_with(args.sae, x)
+    else:
+        sae = sae_of(model, x, args.d_sae, args.k, args.sae_steps, seed=0)
+        matrix, error = encode(sae, x), float(sae["error"])
     names = tuple(model.tokenizer.convert_ids_to_tokens(range(model.model.config.vocab_size)))
-    latents = Language("latents", tuple(f"latent {i}" for i in range(args.d_sae)), Corpus(matrix, offsets, owners))
+    latents = Language("latents", tuple(f"latent {i}" for i in range(matrix.shape[1])), Corpus(matrix, offsets, owners))
     text = token_language("tokens", tokens, offsets, owners, names)
     named = most_frequent(text, args.vocabulary or len(names))
     gold = Gold(latents, text, named)
@@ -236,8 +257,8 @@ def main() -> None:
         rows.append(measure("each latent moved between documents", columns_moved(source, seed), target, gold, config))
 
     settings = {
-        "model": args.model.name, "dataset": args.dataset.name, "hook_name": args.hook_name, "d_sae": args.d_sae,
-        "k": args.k, "sae_error": float(sae["error"]), "live": int(gold.live.sum()), "vocabulary": len(named),
+        "model": args.model.name, "dataset": args.dataset.name, "hook_name": args.hook_name, "d_sae": matrix.shape[1],
+        "k": args.k, "sae_error": error, "live": int(gold.live.sum()), "vocabulary": len(named),
         "tokens": len(tokens), "chance": gold.chance, "frequent": gold.frequent, "threads": args.threads,
         "config": asdict(DecipherConfig()),
     }  # fmt: skip
