@@ -69,7 +69,7 @@ class VectorsConfig:
     "Targets listed for every source."
     null_surrogates: int = 2
     "Surrogates of the target against which the objective is judged; 0 gives no verdict."
-    margin: float = 0.05
+    margin: float = 0.07
     "By how much the objective must exceed the best surrogate's."
     seed: int = 0
     "Seeds the further runs and the surrogates."
