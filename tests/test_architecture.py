@@ -29,6 +29,7 @@ FLOORS = {
     3: (
         "activation_cache.plan",
         "activation_cache.record",
+        "activation_cache.repair",
         "activation_cache.examples",
         "sae_translate.label",
         "sae_translate.sae",
