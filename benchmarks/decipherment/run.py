@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +134,7 @@ def encode_with(folder: Path, x: np.ndarray) -> tuple[sparse.csr_array, float]:
     matrix = sparse.vstack([sae.encode_sparse(part).matrix for part in parts], format="csr")
     some = parts[0]
     error = (some - sae.sae.decode(sae.encode(some))).pow(2).sum() / (some - some.mean(0)).pow(2).sum()
-    return sparse.csr_array(matrix), float(error)
+    return sparse.csr_array(matrix), float(error.detach())
 
 
 def measure(name: str, source: Language, target: Language, gold: Gold, config: DecipherConfig) -> dict:
@@ -179,7 +179,7 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
                 mean(lambda row: row["explained_information"]), mean(lambda row: row["unseen_lags"]),
                 mean(lambda row: max(row["null"])), f"{sum(row['believed'] for row in group)} of {len(group)}",
                 *(mean(lambda row, f=f: row[f"precision>{f}"]["p_at_1"]) for f in ("0.7", "0.5", "0.3", "0")),
-                mean(lambda row: row["precision>0.5"].get("p_at_1_answered", float("nan"))),
+                mean(lambda row: row["precision>0.5"].get("p_at_1_answered", row["precision>0.5"]["p_at_1"])),
                 mean(lambda row: row["share_of_paired_mass"]), mean(lambda row: row["confidence"]["mean"]),
                 mean(lambda row: row["confidence"]["ece"]), mean(lambda row: row["cpu_seconds"]),
             ]) + " |"
@@ -193,7 +193,8 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
         f"always the most frequent token {settings['frequent']:.4f}; "
         f"the paired ceiling is 1 by definition. Means over seeds (range)."
     )
-    return f"## {settings['model']}, {settings['hook_name']}\n\n{about}\n\n" + "\n".join(lines) + f"\n\n`{command}`\n"
+    title = f"## {settings['model']}, {settings['hook_name']}, lags 1 to {max(settings['config']['lags'])}"
+    return f"{title}\n\n{about}\n\n" + "\n".join(lines) + f"\n\n`{command}`\n"
 
 
 def main() -> None:
@@ -212,9 +213,11 @@ def main() -> None:
     parser.add_argument(
         "--controls", type=Path, nargs="*", default=[], help="texts that the latents never saw: PATH[#COLUMN]"
     )
+    parser.add_argument("--lags", type=int, default=max(DecipherConfig().lags), help="compare at lags 1 to this one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "decipherment.json")
     args = parser.parse_args()
+    knobs = DecipherConfig(lags=tuple(range(1, args.lags + 1)))
     torch.set_num_threads(args.threads)
     for path in (args.model, args.dataset):
         if not path.exists():
@@ -238,7 +241,7 @@ def main() -> None:
     rows = []
     for seed in range(args.seeds):
         source, target = halves(latents, seed)[0], halves(text, seed)[1]
-        rows.append(measure("other half of the documents", source, target, gold, DecipherConfig(seed=seed)))
+        rows.append(measure("other half of the documents", source, target, gold, replace(knobs, seed=seed)))
     others = []
     for spec in args.controls:
         path, _, column = str(spec).partition("#")
@@ -249,7 +252,7 @@ def main() -> None:
         others.append((name, keep_items(other, named)))
     for seed in range(args.control_seeds):
         source, target = halves(latents, seed)[0], halves(text, seed)[1]
-        config = DecipherConfig(seed=seed)
+        config = replace(knobs, seed=seed)
         for name, other in others:
             rows.append(measure(name, source, other, gold, config))
         rows.append(measure("tokens shuffled inside documents", source, shuffled(target, seed), gold, config))
@@ -260,12 +263,17 @@ def main() -> None:
         "model": args.model.name, "dataset": args.dataset.name, "hook_name": args.hook_name, "d_sae": matrix.shape[1],
         "k": args.k, "sae_error": error, "live": int(gold.live.sum()), "vocabulary": len(named),
         "tokens": len(tokens), "chance": gold.chance, "frequent": gold.frequent, "threads": args.threads,
-        "config": asdict(DecipherConfig()),
+        "config": asdict(knobs),
     }  # fmt: skip
     command = "python benchmarks/decipherment/run.py " + " ".join(sys.argv[1:])
     kept = json.loads(args.out.read_text()) if args.out.exists() else {"runs": []}
     same = ("model", "hook_name", "d_sae", "k")
-    kept["runs"] = [run for run in kept["runs"] if any(run["settings"][key] != settings[key] for key in same)]
+    kept["runs"] = [
+        run
+        for run in kept["runs"]
+        if any(run["settings"][key] != settings[key] for key in same)
+        or list(run["settings"]["config"]["lags"]) != list(knobs.lags)
+    ]
     kept["runs"].append({"command": command, "settings": settings, "rows": rows})
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(kept, indent=1) + "\n")
