@@ -14,7 +14,7 @@ class LabelConfig:
     text_unit: str = "auto"
     "What the text's items are: token (of the model's tokenizer), word, or auto."
     text_tokens: int = 1_000_000
-    "How much of a --text is read at most, in its own units."
+    "How many words of a given text are read, about."
     min_confidence: float = 0.3
     "Below this confidence an unpaired label abstains."
     n_top: int = 8

@@ -9,7 +9,7 @@ from sklearn.manifold import TSNE
 
 from activation_cache.shards import ActivationCache
 from sae_translate.label.config import LabelConfig
-from sae_translate.label.evidence import FeatureCounts, top_features
+from sae_translate.label.evidence import column
 
 
 def decoder_map(directions: Float[np.ndarray, "live d"], seed: int, most: int = 5000) -> Float[np.ndarray, "live 2"]:
@@ -46,28 +46,33 @@ def context_at(
 def latents_table(
     cache: ActivationCache,
     name: str,
+    latents: sparse.csr_array,
     live: Int[np.ndarray, "live"],
     surfaces: list[str],
     places: Float[np.ndarray, "live 2"],
-    counts: FeatureCounts,
+    heaviest: tuple[Int[np.ndarray, "live"], Float[np.ndarray, "live"]],
     names: list[str],
     config: LabelConfig,
 ) -> pd.DataFrame:
-    """One row a live latent: statistics, contexts and place on the map, for the report."""
+    """One row a live latent: statistics, contexts and place on the map, for the report.
+
+    latents: activations of the live latents at every cached position. heaviest: the token that holds most of each
+    latent's activation (-1: it never fires), and its share.
+    """
     statistics = cache.statistics(name)
     segments, documents, tokens = cache.context_offsets, cache.document_ids, cache.tokens
-    columns = sparse.csc_array(cache.latents(name)[:, live])
+    columns = sparse.csc_array(latents)
     rows = []
     for i, latent in enumerate(live.tolist()):
-        part = slice(columns.indptr[i], columns.indptr[i + 1])
-        activation = dict(zip(columns.indices[part].tolist(), columns.data[part].tolist(), strict=True))
+        positions, values = column(columns, i)
+        activation = dict(zip(positions.tolist(), values.tolist(), strict=True))
         wanted = [("top", p) for p in statistics.top_positions[latent][: config.n_top].tolist()]
         wanted += [
             (f"q{q}", p)
-            for q, positions in enumerate(statistics.quantile_positions[latent].tolist())
-            for p in positions[: config.n_quantile]
+            for q, band in enumerate(statistics.quantile_positions[latent].tolist())
+            for p in band[: config.n_quantile]
         ]
-        top = top_features(counts, i, k=1)
+        token, share = int(heaviest[0][i]), float(heaviest[1][i])
         rows.append(
             {
                 "latent": latent,
@@ -78,8 +83,8 @@ def latents_table(
                 "histogram_edges": np.asarray(statistics.histogram_edges, dtype=float).tolist(),
                 "x": float(places[i, 0]),
                 "y": float(places[i, 1]),
-                "token": names[top[0][0]] if top else "",
-                "token_precision": top[0][1] if top else float("nan"),
+                "token": names[token] if token >= 0 else "",
+                "token_precision": share if token >= 0 else float("nan"),
                 "contexts": [
                     context_at(p, kind, segments, documents, tokens, surfaces, activation, config)
                     for kind, p in wanted

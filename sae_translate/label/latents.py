@@ -93,6 +93,8 @@ class Material:
     live: Int[np.ndarray, "live"]
     surfaces: list[str]
     names: list[str]
+    latents: sparse.csr_array
+    "Activations of the live latents at every cached position, for the report's contexts."
     passages: dict[str, Passage]
     side: TextSide
     source: Language
@@ -215,7 +217,7 @@ def gather(
     say("reading the model's unembedding and the SAE's decoder")
     directions, promoted, missing = directions_and_lens(cache, entry, live)
     return Material(
-        config, live, surfaces, names, passages, side, source, items, alignment,
+        config, live, surfaces, names, sparse.csr_array(latents[:, live]), passages, side, source, items, alignment,
         fit, check, score, directions, promoted, missing,
     )  # fmt: skip
 
@@ -261,7 +263,9 @@ def label_latents(
     say("placing decoder directions on a map")
     directions = material.directions
     places = np.zeros((len(live), 2)) if directions is None else decoder_map(directions, config.seed)
-    details = latents_table(cache, entry.name, live, material.surfaces, places, score["token"], material.names, config)
+    details = latents_table(
+        cache, entry.name, material.latents, live, material.surfaces, places, gold["token"], material.names, config
+    )
     summary = {
         **origin(cache, entry, material),
         "methods": method_summary(table, answers, gold, np.random.default_rng(config.seed)),
