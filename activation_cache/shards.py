@@ -160,10 +160,6 @@ def _wrong_with(path: Path, sha256: str) -> str | None:
     return None
 
 
-def n_contexts_in_shard(manifest: Manifest, index: int) -> int:
-    return min(manifest.contexts_per_shard, manifest.n_contexts - index * manifest.contexts_per_shard)
-
-
 class ActivationCache:
     """A recorded model: tokens, dense activations and SAE latents, position by position. Read only.
 
