@@ -1,9 +1,9 @@
 """Text, model and SAE to a cache: shard by shard, each whole or absent, continued where it was interrupted."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from torch import Tensor
 from activation_cache import examples, layout, shards
 from activation_cache.errors import UserError
 from activation_cache.layout import FileEntry, Manifest
+from activation_cache.places import Place, locked, make_folder, place, remove_folder
 from activation_cache.plan import RecordingPlan
 
 LARGEST_HALF = 65504.0
@@ -38,9 +39,9 @@ class Progress:
     "Whether the last shard was there already."
 
 
-def check_out(out: str | os.PathLike, overwrite: bool = False, resume: bool = False) -> None:
+def check_out(out: str | os.PathLike | Place, overwrite: bool = False, resume: bool = False) -> None:
     """A `UserError` where the folder holds something that a recording may not touch."""
-    folder = Path(out)
+    folder = place(out)
     if overwrite and resume:
         raise UserError("--overwrite and --resume contradict each other: give one of them")
     if folder.exists() and not folder.is_dir():
@@ -57,12 +58,12 @@ def check_out(out: str | os.PathLike, overwrite: bool = False, resume: bool = Fa
                         "another --out")
 
 
-def _contents(folder: Path) -> Iterator[Path]:
+def _contents(folder: Place) -> Iterator[Place]:
     """Everything in the folder but temporary files of an interrupted run."""
     return (path for path in folder.iterdir() if not path.name.endswith(".tmp"))
 
 
-def _barely_begun(folder: Path) -> bool:
+def _barely_begun(folder: Place) -> bool:
     """Whether a recording was interrupted here before its manifest was written: our rooms, no shard yet."""
     if {p.name for p in _contents(folder)} - {layout.SHARDS, layout.STATISTICS, layout.TOKENIZER}:
         return False
@@ -72,7 +73,7 @@ def _barely_begun(folder: Path) -> bool:
     )
 
 
-def _strange(folder: Path) -> list[str]:
+def _strange(folder: Place) -> list[str]:
     """What no recording would have put into its folder."""
     rooms = {layout.SHARDS, layout.STATISTICS, layout.TOKENIZER}
     top = [p.name for p in _contents(folder) if p.name not in rooms | {layout.MANIFEST} or p.is_symlink()]
@@ -82,74 +83,108 @@ def _strange(folder: Path) -> list[str]:
 
 
 def record(
-    plan: RecordingPlan, out: str | os.PathLike, overwrite: bool = False, resume: bool = False
+    plan: RecordingPlan, out: str | os.PathLike | Place, overwrite: bool = False, resume: bool = False
 ) -> Iterator[Progress]:
     """Write the cache, a value after every shard. Interrupt it at any moment; with `resume` it goes on to equal bytes.
 
-    Errors: a `UserError` where the folder holds another recording, another process is writing it, or the disk is full.
+    `out` is a folder or an fsspec URL. Errors: a `UserError` where it holds another recording, another process is
+    writing it, or it cannot be written.
     """
-    folder = Path(out)
-    check_out(folder, overwrite, resume)
-    try:
-        for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
-            (folder / room).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
-    with shards.locked(folder):
-        if overwrite:
-            _clear(folder)
-        manifest = _open(plan, folder)
+    with begun(plan, out, overwrite, resume) as (folder, manifest):
         states = [examples.start(sae.d_sae) for sae in manifest.saes]
         n_tokens = n_bytes = saturated = 0
         for index in range(manifest.n_shards):
             file = layout.shard_file(index)
             sidecar = shards.read_sidecar(folder, file, manifest.key)
             kept = sidecar is not None
-            if kept:
-                arrays = shards.read_arrays(folder, file, manifest.key)
-            else:
-                arrays, cut = compute_shard(plan, index)
-                shards.write_arrays(folder, file, arrays, manifest.key, len(arrays["tokens"]),
-                                    len(arrays["context_lengths"]), cut)
-                sidecar = shards.read_sidecar(folder, file, manifest.key)
+            arrays = shards.read_arrays(folder, file, manifest.key) if kept else write_shard(plan, folder, index)
+            sidecar = sidecar or shards.read_sidecar(folder, file, manifest.key)
             states = gathered(states, arrays, manifest)
             n_tokens += sidecar.n_tokens
             n_bytes += sidecar.n_bytes
             saturated += sidecar.saturated
             yield Progress(n_tokens, manifest.n_tokens, n_bytes, saturated, kept)
-        for i, state in enumerate(states):
-            statistics = vars(examples.finish(state))
-            shards.write_arrays(folder, layout.statistics_file(i), statistics, manifest.key, n_tokens,
-                                manifest.n_contexts)
+        write_statistics(folder, manifest, states)
 
 
-def _clear(folder: Path) -> None:
+@contextlib.contextmanager
+def begun(
+    plan: RecordingPlan, out: str | os.PathLike | Place, overwrite: bool = False, resume: bool = False
+) -> Iterator[tuple[Place, Manifest]]:
+    """Hold a cache's folder for this process, its manifest written or found to be that of the plan."""
+    check_out(out, overwrite, resume)
+    folder = place(out)
+    make_rooms(folder)
+    with locked(folder):
+        if overwrite:
+            _clear(folder)
+        yield folder, open_cache(plan, folder)
+
+
+def make_rooms(folder: Place) -> None:
+    """The folders of a cache. Errors: a `UserError` where they cannot be made."""
+    try:
+        for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
+            make_folder(folder / room)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): choose another --out") from None
+
+
+def write_shard(plan: RecordingPlan, folder: Place, index: int) -> dict[str, np.ndarray]:
+    """Compute a shard and write it, whole or not at all: all that any engine does of a recording. Its arrays."""
+    arrays, saturated = compute_shard(plan, index)
+    shards.write_arrays(folder, layout.shard_file(index), arrays, plan.manifest.key, len(arrays["tokens"]),
+                        len(arrays["context_lengths"]), saturated)
+    return arrays
+
+
+def write_statistics(folder: Place, manifest: Manifest, states: list[examples.StatisticsState]) -> None:
+    """Write the statistics gathered over all shards: with them a recording is complete."""
+    for i, state in enumerate(states):
+        shards.write_arrays(folder, layout.statistics_file(i), vars(examples.finish(state)), manifest.key,
+                            manifest.n_tokens, manifest.n_contexts)
+
+
+def gathered_from(folder: Place, manifest: Manifest) -> list[examples.StatisticsState]:
+    """The statistics of every SAE over all shards of a cache, in their order, each verified as it is read."""
+    states = [examples.start(sae.d_sae) for sae in manifest.saes]
+    for index in range(manifest.n_shards):
+        states = gathered(states, shards.read_arrays(folder, layout.shard_file(index), manifest.key), manifest)
+    return states
+
+
+def _clear(folder: Place) -> None:
     """Remove a cache of ours, the manifest last, so that what an interruption leaves is still known as ours."""
     for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
-        shutil.rmtree(folder / room, ignore_errors=True)
+        remove_folder(folder / room)
     (folder / layout.MANIFEST).unlink(missing_ok=True)
+    make_rooms(folder)
 
 
-def _open(plan: RecordingPlan, folder: Path) -> Manifest:
-    """The manifest on disk: that of the recording being continued, which must be the same, or a new one."""
-    for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
-        (folder / room).mkdir(exist_ok=True)  # --overwrite has removed them
-        for left in (folder / room).glob(".*.tmp"):
+def open_cache(plan: RecordingPlan, folder: Place) -> Manifest:
+    """The manifest that is there: that of the recording being continued, which must be the same, or a new one."""
+    for room in (folder, *(folder / room for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER))):
+        for left in room.glob(".*.tmp"):
             left.unlink()
     if (folder / layout.MANIFEST).exists():
-        manifest = shards.read_manifest(folder)
-        if manifest.key != plan.manifest.key:
-            fields = ", ".join(layout.differences(plan.manifest, manifest))
-            raise UserError(f"{folder} holds another recording, which differs in {fields}: it cannot be continued; "
-                            "replace it with --overwrite, or choose another --out")
-        return manifest
+        return same_recording(plan, folder)
     files = []
     for inner, content in tokenizer_files(plan).items():
-        (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((folder / inner).parent)
         shards.write_file(folder / inner, content)
         files.append(FileEntry(inner, hashlib.sha256(content).hexdigest()))
     manifest = dataclasses.replace(plan.manifest, files=tuple(files))
     shards.write_file(folder / layout.MANIFEST, layout.manifest_to_json(manifest).encode())
+    return manifest
+
+
+def same_recording(plan: RecordingPlan, folder: Place) -> Manifest:
+    """The manifest that is there. Errors: a `UserError` where it is of another recording than the plan."""
+    manifest = shards.read_manifest(folder)
+    if manifest.key != plan.manifest.key:
+        fields = ", ".join(layout.differences(plan.manifest, manifest))
+        raise UserError(f"{folder} holds another recording, which differs in {fields}: it cannot be continued; "
+                        "replace it with --overwrite, or choose another --out")
     return manifest
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from activation_cache import examples, layout, shards
 from activation_cache.errors import UserError
 from activation_cache.layout import Manifest
+from activation_cache.places import Place, locked, make_folder, place, read
 from activation_cache.plan import RecordingConfig, RecordingPlan
-from activation_cache.record import compute_shard, gathered, tokenizer_files
+from activation_cache.record import compute_shard, gathered_from, tokenizer_files
 
 
 def recording_config(
@@ -39,15 +40,15 @@ def recording_config(
     )
 
 
-def repair(cache: str | os.PathLike, plan: Callable[[], RecordingPlan]) -> Iterator[str]:
+def repair(cache: str | os.PathLike | Place, plan: Callable[[], RecordingPlan]) -> Iterator[str]:
     """Compute again every file that `shards.check` finds damaged or missing, to its recorded bytes; yields each.
 
     `plan` is called once, and only where a shard or a file of the tokenizer is damaged: statistics need no model.
     Errors: a `UserError` where the plan is another recording than the cache, another process is writing, or what is
     computed here is not what was recorded; the file in question is then as it was.
     """
-    folder = Path(cache)
-    with shards.locked(_existing(folder)):
+    folder = place(cache)
+    with locked(_existing(folder)):
         manifest = shards.read_manifest(folder)
         damaged = [file for file, wrong in shards.check(folder) if wrong]
         summaries = [layout.statistics_file(i) for i in range(len(manifest.saes))]
@@ -63,14 +64,14 @@ def repair(cache: str | os.PathLike, plan: Callable[[], RecordingPlan]) -> Itera
             yield from _mend_statistics(folder, manifest, [file for file in summaries if file in damaged])
 
 
-def _existing(folder: Path) -> Path:
+def _existing(folder: Place) -> Place:
     shards.read_manifest(folder)
     for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER):
-        (folder / room).mkdir(exist_ok=True)
+        make_folder(folder / room)
     return folder
 
 
-def _same(plan: RecordingPlan, manifest: Manifest, folder: Path) -> RecordingPlan:
+def _same(plan: RecordingPlan, manifest: Manifest, folder: Place) -> RecordingPlan:
     if plan.manifest.key != manifest.key:
         fields = ", ".join(layout.differences(plan.manifest, manifest))
         raise UserError(f"{folder} was recorded from something else than what was found or given, which differs in "
@@ -78,7 +79,7 @@ def _same(plan: RecordingPlan, manifest: Manifest, folder: Path) -> RecordingPla
     return plan
 
 
-def _mend_shard(plan: RecordingPlan, folder: Path, manifest: Manifest, index: int) -> None:
+def _mend_shard(plan: RecordingPlan, folder: Place, manifest: Manifest, index: int) -> None:
     file = layout.shard_file(index)
     arrays, saturated = compute_shard(plan, index)
     content = shards.encode_arrays(arrays)
@@ -87,38 +88,35 @@ def _mend_shard(plan: RecordingPlan, folder: Path, manifest: Manifest, index: in
                          saturated)
 
 
-def _must_be_recorded(folder: Path, file: str, content: bytes, key: str) -> None:
+def _must_be_recorded(folder: Place, file: str, content: bytes, key: str) -> None:
     """What is computed must have the hash in the sidecar, or be the file itself where the sidecar is damaged."""
     sha256 = hashlib.sha256(content).hexdigest()
     known = set()
     with contextlib.suppress(UserError, FileNotFoundError):
         path = folder / layout.sidecar_file(file)
-        sidecar = layout.sidecar_from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        sidecar = layout.sidecar_from_json(read(path).decode(errors="replace"), str(path))
         known |= {sidecar.sha256} if sidecar.key == key else set()
     if known and (folder / file).is_file():
-        known.add(hashlib.sha256((folder / file).read_bytes()).hexdigest())
+        known.add(hashlib.sha256(read(folder / file)).hexdigest())
     if known and sha256 not in known:
         raise UserError(f"{folder / file} cannot be repaired here: computed again it has other bytes than recorded "
                         "(another device, number of threads or library version rounds otherwise); repair it where it "
                         "was recorded, or record it again with --overwrite")
 
 
-def _mend_tokenizer(plan: RecordingPlan, folder: Path, files: dict[str, str]) -> None:
+def _mend_tokenizer(plan: RecordingPlan, folder: Place, files: dict[str, str]) -> None:
     """Write the files of these paths and hashes from the model's tokenizer."""
     saved = tokenizer_files(plan)
     for inner, sha256 in files.items():
         if hashlib.sha256(saved.get(inner, b"")).hexdigest() != sha256:
             raise UserError(f"{folder / inner} cannot be repaired here: the tokenizer of {plan.model.name} is saved "
                             "with other bytes than were recorded (another library version, or another tokenizer)")
-        (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((folder / inner).parent)
         shards.write_file(folder / inner, saved[inner])
 
 
-def _mend_statistics(folder: Path, manifest: Manifest, damaged: list[str]) -> Iterator[str]:
-    states = [examples.start(sae.d_sae) for sae in manifest.saes]
-    for index in range(manifest.n_shards):
-        states = gathered(states, shards.read_arrays(folder, layout.shard_file(index), manifest.key), manifest)
-    for i, state in enumerate(states):
+def _mend_statistics(folder: Place, manifest: Manifest, damaged: list[str]) -> Iterator[str]:
+    for i, state in enumerate(gathered_from(folder, manifest)):
         if (file := layout.statistics_file(i)) in damaged:
             content = shards.encode_arrays(vars(examples.finish(state)))
             _must_be_recorded(folder, file, content, manifest.key)

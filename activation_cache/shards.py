@@ -1,12 +1,9 @@
 """Atomic writing and verified reading of a cache: nothing is read that does not match its hash, nothing executed."""
 
-import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,39 +14,25 @@ from scipy import sparse
 from activation_cache import layout
 from activation_cache.errors import UserError, nearest
 from activation_cache.layout import LatentStatistics, Manifest, SaeEntry, Sidecar
+from activation_cache.places import Place, is_url, place, put, read, size
 
 MEND = "mend it with `sae-translate verify --repair`"
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Put these bytes there whole or not at all: a temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_file(path: Place, content: bytes) -> None:
+    """Put these bytes there whole or not at all; a `UserError` where they cannot be."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        put(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(
-            f"{path} could not be written ({error.strerror}): what is on disk is sound; make room or choose another "
-            "--out, or mend it and continue with --resume"
+            f"{path} could not be written ({error.strerror or error}): what is there is sound; make room or choose "
+            "another --out, or mend it and continue with --resume"
         ) from None
 
 
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_arrays(
-    folder: Path, file: str, arrays: dict[str, np.ndarray], key: str, n_tokens: int, n_contexts: int, saturated: int = 0
+    folder: Place, file: str, arrays: dict[str, np.ndarray], key: str, n_tokens: int, n_contexts: int,
+    saturated: int = 0,
 ) -> int:
     """Write arrays and then their sidecar; the number of bytes. They exist once the sidecar does."""
     return write_content(folder, file, encode_arrays(arrays), key, n_tokens, n_contexts, saturated)
@@ -61,7 +44,7 @@ def encode_arrays(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def write_content(
-    folder: Path, file: str, content: bytes, key: str, n_tokens: int, n_contexts: int, saturated: int = 0
+    folder: Place, file: str, content: bytes, key: str, n_tokens: int, n_contexts: int, saturated: int = 0
 ) -> int:
     """Write encoded arrays and then their sidecar; the number of bytes."""
     sidecar = Sidecar(key, hashlib.sha256(content).hexdigest(), len(content), n_tokens, n_contexts, saturated)
@@ -70,34 +53,34 @@ def write_content(
     return len(content)
 
 
-def read_sidecar(folder: Path, file: str, key: str) -> Sidecar | None:
+def read_sidecar(folder: Place, file: str, key: str) -> Sidecar | None:
     """The sidecar of a file; None where it has none yet. The file must have its size, and the cache's key."""
     path = folder / layout.sidecar_file(file)
     try:
-        sidecar = layout.sidecar_from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        sidecar = layout.sidecar_from_json(read(path).decode(errors="replace"), str(path))
     except FileNotFoundError:
         return None
     if sidecar.key != key:
         raise UserError(f"{path} belongs to another recording than the cache's manifest: record again with --overwrite")
     try:
-        size = (folder / file).stat().st_size
+        n_bytes = size(folder / file)
     except FileNotFoundError:
         raise UserError(f"{folder / file} is gone, its sidecar is there: {MEND}") from None
-    if size != sidecar.n_bytes:
+    if n_bytes != sidecar.n_bytes:
         raise UserError(
-            f"{folder / file} has {size:,} bytes where {sidecar.n_bytes:,} were written: it was truncated or altered; "
-            f"{MEND}"
+            f"{folder / file} has {n_bytes:,} bytes where {sidecar.n_bytes:,} were written: it was truncated or "
+            f"altered; {MEND}"
         )
     return sidecar
 
 
-def read_arrays(folder: Path, file: str, key: str) -> dict[str, np.ndarray]:
+def read_arrays(folder: Place, file: str, key: str) -> dict[str, np.ndarray]:
     """The arrays of a file whose bytes match the hash in its sidecar; a `UserError` naming the file where not."""
     sidecar = read_sidecar(folder, file, key)
     if sidecar is None:
         raise UserError(f"{folder / file} is missing: the recording was interrupted, continue it with --resume; "
                         f"or else {MEND}")
-    content = (folder / file).read_bytes()
+    content = read(folder / file)
     if hashlib.sha256(content).hexdigest() != sidecar.sha256:
         raise UserError(
             f"{folder / file} does not match its sha256: its bytes were altered; {MEND}"
@@ -105,33 +88,20 @@ def read_arrays(folder: Path, file: str, key: str) -> dict[str, np.ndarray]:
     return safetensors.numpy.load(content)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process alone; a `UserError` where another process is writing it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is writing {folder}: wait for it, or choose another --out") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of a cache's folder; a `UserError` where the folder is missing or no cache of ours."""
     path = folder / layout.MANIFEST
-    if not folder.is_dir():
+    if not is_url(folder) and not folder.is_dir():
         raise UserError(f"no such folder: {folder}. Make a cache with `sae-translate cache`")
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        raise UserError(f"{folder} is not an activation cache: it has no readable {layout.MANIFEST}") from None
+        text = read(path).decode(errors="replace")
+    except OSError as error:
+        why = f" ({error})" if is_url(folder) else ""
+        raise UserError(f"{folder} is not an activation cache: it has no readable {layout.MANIFEST}{why}") from None
     return layout.manifest_from_json(text, str(path))
 
 
-def check(folder: Path) -> Iterator[tuple[str, str | None]]:
+def check(folder: Place) -> Iterator[tuple[str, str | None]]:
     """Read every file a cache should have; each with what is wrong with it, None where nothing is.
 
     Errors: a `UserError` where the manifest itself cannot be read.
@@ -152,9 +122,9 @@ def check(folder: Path) -> Iterator[tuple[str, str | None]]:
         yield entry.path, _wrong_with(folder / entry.path, entry.sha256)
 
 
-def _wrong_with(path: Path, sha256: str) -> str | None:
+def _wrong_with(path: Place, sha256: str) -> str | None:
     """What is wrong with one of the tokenizer's files."""
-    content = path.read_bytes() if path.is_file() else b""
+    content = read(path) if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != sha256:
         return f"{path} was altered or is missing: mend it with `sae-translate verify --repair`"
     return None
@@ -167,8 +137,8 @@ class ActivationCache:
     checked when it is read. Errors: a `UserError` of one line.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike | Place):
+        self.path = place(path)
         self.manifest: Manifest = read_manifest(self.path)
         self._sidecars = [self._sidecar(layout.shard_file(i)) for i in range(self.manifest.n_shards)]
         for i in range(len(self.manifest.saes)):

@@ -13,6 +13,7 @@ FLOORS = {
         "activation_cache.errors",
         "activation_cache.hub",
         "activation_cache.layout",
+        "activation_cache.places",
         "sae_translate.languages",
         "sae_translate.align.alignment",
         "sae_translate.align.statistics",
@@ -41,7 +42,7 @@ FLOORS = {
 }
 ANY_FLOOR = ("activation_cache", "sae_translate")
 "The packages themselves: they hold names, not code."
-DISK = ("activation_cache.layout", "activation_cache.shards", "sae_translate.artifacts")
+DISK = ("activation_cache.places", "activation_cache.layout", "activation_cache.shards", "sae_translate.artifacts")
 SCREEN = ("sae_translate.cli", "sae_translate.report")
 NUMERICS = ("sae_translate.align", "sae_translate.label", "sae_translate.languages", "activation_cache.examples")
 

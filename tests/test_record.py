@@ -1,6 +1,7 @@
 """A cache holds what the model and the SAE say, position by position, and survives every interruption."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,6 @@ import tiny
 import torch
 
 from activation_cache import layout
-from activation_cache import record as recording
 from activation_cache.errors import UserError
 from activation_cache.models import load_model
 from activation_cache.plan import RecordingConfig, cut_contexts, plan_recording
@@ -177,7 +177,7 @@ def test_an_interrupted_recording_continues_to_the_same_bytes(whole, tmp_path, n
 @pytest.mark.parametrize("write", range(1, 16, 3))
 def test_a_crash_at_any_write_can_be_resumed_to_the_same_bytes(whole, tmp_path, monkeypatch, write):
     planned, expected = whole
-    calls, replace = [], recording.shards.os.replace
+    calls, replace = [], os.replace
 
     def crash(source, target):
         calls.append(target)
@@ -185,10 +185,10 @@ def test_a_crash_at_any_write_can_be_resumed_to_the_same_bytes(whole, tmp_path, 
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(recording.shards.os, "replace", crash)
+    monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         list(record(planned, tmp_path / "c"))
-    monkeypatch.setattr(recording.shards.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     list(record(planned, tmp_path / "c", resume=True))
     assert content(tmp_path / "c") == expected
 

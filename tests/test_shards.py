@@ -77,13 +77,6 @@ def test_a_failed_write_leaves_the_old_file_whole_and_nothing_beside_it(folder, 
     assert {p.name: p.read_bytes() for p in (folder / layout.SHARDS).iterdir()} == before
 
 
-def test_a_folder_is_written_by_one_process_at_a_time(tmp_path):
-    with shards.locked(tmp_path), pytest.raises(UserError, match="another process"), shards.locked(tmp_path):
-        pass
-    with shards.locked(tmp_path):
-        pass
-
-
 def test_what_is_no_cache_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         shards.ActivationCache(tmp_path / "nowhere")

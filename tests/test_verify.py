@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from activation_cache import layout, shards
 from activation_cache import repair as mending
 from activation_cache.errors import UserError
+from activation_cache.places import locked
 from activation_cache.shards import ActivationCache
 from sae_translate.cli import cache, verify
 
@@ -212,7 +213,7 @@ def test_a_shard_that_comes_out_otherwise_than_recorded_is_refused_and_left_alon
 
 def test_a_cache_being_written_is_not_repaired(there):
     flip(there / SHARD)
-    with shards.locked(there), pytest.raises(UserError, match="another process is writing"):
+    with locked(there), pytest.raises(UserError, match="another process is writing"):
         run("verify c --repair")
 
 
