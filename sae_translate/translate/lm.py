@@ -1,0 +1,209 @@
+"""N-gram language models over item ids, and translation word by word that a language model smooths.
+
+Interpolated Kneser-Ney (Chen & Goodman 1998, equation 4.30 on), one discount an order. Contexts are looked up in sorted
+arrays, many at once, so that decoding is a few array operations a position.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from activation_cache.errors import UserError
+
+Texts = Sequence[Int[np.ndarray, "_"]]
+"Item ids of every segment."
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is known of the n-grams of one length."""
+
+    grams: Int[np.ndarray, "grams"]
+    "n-grams as numbers, in rising order."
+    discounted: Float[np.ndarray, "grams"]
+    "(count - discount) / count of the context."
+    contexts: Int[np.ndarray, "contexts"]
+    "The n-grams' first n - 1 items as numbers, in rising order."
+    left: Float[np.ndarray, "contexts"]
+    "Probability that each context leaves to shorter n-grams."
+
+
+@dataclass(frozen=True)
+class NgramModel:
+    """P(item | preceding items) of a text; `begin` stands before every segment and `end` after it."""
+
+    size: int
+    "Items of the vocabulary; `begin` is item `size`, `end` item `size + 1`."
+    orders: tuple[Order, ...]
+    "Of n-grams of length 2, 3, ..."
+    unigrams: Float[np.ndarray, "items"]
+
+    @property
+    def begin(self) -> int:
+        return self.size
+
+    @property
+    def end(self) -> int:
+        return self.size + 1
+
+    @property
+    def order(self) -> int:
+        return len(self.orders) + 1
+
+    def log_probability(
+        self, context: Int[np.ndarray, "n length"], item: Int[np.ndarray, "n"]
+    ) -> Float[np.ndarray, "n"]:
+        """log P(item | context), of which the last `order - 1` items are looked at; negative ids are padding."""
+        probability = self.unigrams[item]
+        base = self.size + 2
+        key = np.zeros(len(item), np.int64)
+        known = np.ones(len(item), bool)
+        for back, order in enumerate(self.orders[: context.shape[1]], start=1):
+            before = context[:, -back]
+            known = known & (before >= 0)
+            key = key + np.maximum(before, 0) * base ** (back - 1)
+            row = _find(order.contexts, key)
+            seen = known & (row >= 0)
+            gram = _find(order.grams, key * base + item)
+            share = np.where(gram >= 0, order.discounted[gram], 0.0)
+            probability = np.where(seen, share + order.left[row] * probability, probability)
+        return np.log(probability)
+
+    def score(self, texts: Texts) -> Float[np.ndarray, "texts"]:
+        """Log probability of every segment, its end included."""
+        padded, items, owner = _contexts(texts, self.order, self.begin, self.end)
+        return np.bincount(owner, weights=self.log_probability(padded, items), minlength=len(texts))
+
+
+def _find(sorted_keys: Int[np.ndarray, "n"], keys: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
+    """Where each key stands, -1 where it does not."""
+    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return np.where(sorted_keys[place] == keys, place, -1)
+
+
+def _contexts(
+    texts: Texts, order: int, begin: int, end: int
+) -> tuple[Int[np.ndarray, "n length"], Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Every position's `order - 1` items before it (padded with `begin`), its item, and its segment."""
+    pad = order - 1
+    joined = np.concatenate([part for text in texts for part in (np.full(pad, begin), text, [end])]).astype(np.int64)
+    lengths = np.array([len(text) + 1 + pad for text in texts])
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    place = np.arange(len(joined)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    at = np.flatnonzero(place >= pad)
+    windows = (
+        np.stack([joined[at - back] for back in range(pad, 0, -1)], axis=1) if pad else np.empty((len(at), 0), int)
+    )
+    return windows, joined[at], owner[at]
+
+
+def fit_ngrams(texts: Texts, size: int, order: int = 3) -> NgramModel:
+    """The language model of these segments over `size` items.
+
+    Raises UserError where there is no text, or `order` is not from 1 to 5.
+    """
+    if not 1 <= order <= 5:
+        raise UserError(f"a language model of order {order} was asked for: choose 1 to 5")
+    if not sum(len(text) for text in texts):
+        raise UserError("no text to learn a language model from: every segment is empty")
+    context, items, _ = _contexts(texts, order, size, size + 1)
+    base = size + 2
+    key, keys = items.copy(), [items]
+    for back in range(1, order):
+        key = key + context[:, -back] * base**back
+        keys.append(key)
+    orders: list[Order] = []
+    counts: tuple[np.ndarray, np.ndarray] = np.unique(keys[-1], return_counts=True)
+    for n in range(order, 1, -1):
+        orders.append(_order(*counts, base))
+        if n > 1:  # of shorter n-grams it counts in how many contexts they occur
+            counts = np.unique(counts[0] % base ** (n - 1), return_counts=True)
+    share = np.full(size + 2, 0.5)
+    share[size] = 0.0
+    np.add.at(share, counts[0], counts[1])
+    return NgramModel(size, tuple(reversed(orders)), share / share.sum())
+
+
+def _order(grams: Int[np.ndarray, "grams"], counts: Int[np.ndarray, "grams"], base: int) -> Order:
+    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    discount = once / (once + 2 * twice) if once and twice else 0.5
+    contexts, row, kinds = np.unique(grams // base, return_inverse=True, return_counts=True)
+    total = np.bincount(row, weights=counts)
+    return Order(grams, (counts - discount) / total[row], contexts, discount * kinds / total)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What a source item may stand for: its best targets, and how likely each of them is to be told by it."""
+
+    candidates: Int[np.ndarray, "source k"]
+    "Target items, best first; -1 where there are fewer than k."
+    log_likelihood: Float[np.ndarray, "source k"]
+    "log P(source | target); -inf where there is no candidate."
+
+
+def channel_of(coupling: Float[np.ndarray, "source target"], k: int = 10) -> Channel:
+    """The channel of an alignment's coupling: P(source | target) of the k targets of the highest joint weight."""
+    k = min(k, coupling.shape[1])
+    best = np.argsort(-coupling, axis=1, kind="stable")[:, :k]
+    joint = np.take_along_axis(coupling, best, axis=1).astype(np.float64)
+    of_target = coupling.sum(axis=0, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = np.where(joint > 0, np.log(joint) - np.log(of_target[best]), -np.inf)
+    return Channel(np.where(joint > 0, best, -1), log)
+
+
+def decode_words(texts: Texts, channel: Channel, model: NgramModel, weight: float = 1.0) -> list[Int[np.ndarray, "_"]]:
+    """Every segment word by word: argmax_y sum_t log P(x_t | y_t) + weight log P(y_t | y before), by Viterbi search.
+
+    A state is the last word and the best history that led to it: exact for a bigram model, and an approximation for
+    longer ones. An item without a candidate gives -1, which the model skips.
+    """
+    translated: list[np.ndarray] = [np.empty(0, np.int64)] * len(texts)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for chunk in range(0, len(order), 512):
+        rows = order[chunk : chunk + 512]
+        for row, found in zip(rows, _viterbi([texts[i] for i in rows], channel, model, weight), strict=True):
+            translated[row] = found
+    return translated
+
+
+def _viterbi(texts: Texts, channel: Channel, model: NgramModel, weight: float) -> list[Int[np.ndarray, "_"]]:
+    lengths = np.array([len(text) for text in texts])
+    n, k, longest = len(texts), channel.candidates.shape[1], int(lengths.max(initial=0))
+    told = np.full((n, longest), -1)
+    for row, text in enumerate(texts):
+        told[row, : len(text)] = text
+    depth = model.order - 1
+    score = np.full((n, k), -np.inf)
+    score[:, 0] = 0.0
+    history = np.full((n, k, max(depth, 1)), model.begin)
+    back, chosen = np.zeros((longest, n, k), np.int64), np.full((longest, n, k), -1)
+    for t in range(longest):
+        live = np.flatnonzero(t < lengths)
+        options = channel.candidates[told[live, t]]
+        likelihood = channel.log_likelihood[told[live, t]]
+        silent = options[:, 0] < 0
+        likelihood[silent, 0] = 0.0
+        contexts = np.repeat(history[live].reshape(len(live) * k, -1), k, axis=0)
+        items = np.repeat(options[:, None, :], k, axis=1).ravel()
+        fluent = model.log_probability(contexts, np.maximum(items, 0)).reshape(len(live), k, k)
+        fluent[silent] = 0.0
+        total = score[live][:, :, None] + weight * fluent + likelihood[:, None, :]
+        source = total.argmax(axis=1)
+        back[t, live], chosen[t, live] = source, options
+        score[live] = np.take_along_axis(total, source[:, None, :], axis=1)[:, 0]
+        kept = history[live[:, None], source]
+        moved = np.concatenate([kept[:, :, 1:], options[:, :, None]], axis=2)
+        history[live] = np.where(options[:, :, None] >= 0, moved, kept)
+    end = np.full(n * k, model.end)
+    closing = model.log_probability(history.reshape(n * k, -1), end).reshape(n, k)
+    state = (score + weight * closing).argmax(axis=1)
+    found = np.full((n, longest), -1)
+    for t in range(longest - 1, -1, -1):
+        live = np.flatnonzero(t < lengths)
+        found[live, t] = chosen[t, live, state[live]]
+        state[live] = back[t, live, state[live]]
+    return [found[row, :length] for row, length in enumerate(lengths)]
