@@ -98,6 +98,10 @@ class RecordingPlan:
     notes: tuple[str, ...] = field(default=())
     "What a user should know before it starts, a sentence each."
 
+    def sae(self, name: str) -> Any:
+        """The `saes.LoadedSae` of this name in the manifest."""
+        return self.saes[[entry.name for entry in self.manifest.saes].index(name)]
+
 
 def plan_recording(
     config: RecordingConfig, documents: Iterable[str] | None = None, model: Model | None = None

@@ -11,13 +11,14 @@ from scipy import sparse
 
 import sae_translate
 from activation_cache.errors import UserError
+from activation_cache.plan import RecordingConfig, plan_recording
 from activation_cache.shards import ActivationCache
 from sae_translate.align.decipher import DecipherConfig
 from sae_translate.cli.demo import MODEL, SAE
 from sae_translate.demo.stories import generate_documents
 from sae_translate.label.config import LabelConfig
 from sae_translate.label.evidence import Passage, count_features
-from sae_translate.label.latents import gather, latents_side
+from sae_translate.label.latents import directions_and_lens, gather, latents_side
 from sae_translate.label.predicates import Predicate
 from sae_translate.label.scores import score_predicate
 from sae_translate.label.splits import passage_of, split_documents
@@ -39,6 +40,17 @@ def cache(tmp_path_factory) -> ActivationCache:
 @pytest.fixture(scope="module")
 def labels(cache):
     return sae_translate.label_latents(cache, config=CONFIG)
+
+
+def test_the_model_and_sae_of_a_plan_are_not_loaded_a_second_time(cache, monkeypatch):
+    settings = RecordingConfig(model=str(MODEL), saes=(str(SAE),), dataset="stories", n_tokens=TOKENS)
+    plan = plan_recording(settings, generate_documents("en", None, 7))
+    live = np.array([3, 5, 8])
+    directions, lens, _ = directions_and_lens(cache, cache.sae_entry(), live, None)
+    for name in ("load_model", "load_sae"):
+        monkeypatch.delattr(f"sae_translate.label.latents.{name}")
+    same, same_lens, missing = directions_and_lens(cache, cache.sae_entry(), live, plan)
+    assert missing == "" and (same == directions).all() and (same_lens[0] == lens[0]).all()
 
 
 def by_method(labels):

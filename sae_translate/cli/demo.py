@@ -42,7 +42,7 @@ def run(
     print_plan(plan, cache_folder)
     record_with_progress(plan, cache_folder, overwrite=overwrite, resume=False)
     cache = ActivationCache(cache_folder)
-    labels = labelled(cache, cache.sae_entry().name, text, LabelConfig(seed=seed))
+    labels = labelled(cache, cache.sae_entry().name, text, LabelConfig(seed=seed), plan=plan)
     labels = replace(labels, summary={**labels.summary, "model": "embedded story model", "sae": "embedded SAE"})
     report = write(labels, labels_folder, overwrite)
     summary.show(labels)

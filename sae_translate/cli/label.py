@@ -89,7 +89,7 @@ def run(
         seed=seed,
         decipherment=DecipherConfig(device=device),
     )
-    labels = labelled(recorded, name, text, config, quiet=as_json)
+    labels = labelled(recorded, name, text, config, quiet=as_json, plan=None if cache else plan)
     report = write(labels, out, overwrite)
     if as_json:
         print(json.dumps({"out": str(out), "report": str(report), **summary.finite(labels.summary)}))
@@ -136,14 +136,19 @@ def default_out(cache: "ActivationCache", sae: str) -> Path:
 
 
 def labelled(
-    cache: "ActivationCache", sae: str, text: str | None, config: "LabelConfig", quiet: bool = False
+    cache: "ActivationCache",
+    sae: str,
+    text: str | None,
+    config: "LabelConfig",
+    quiet: bool = False,
+    plan: "RecordingPlan | None" = None,
 ) -> "Labels":
     """Label the cache, saying what is being done."""
     from sae_translate.label.latents import label_latents
 
     generated = generated_documents(text, config.seed + TEXT_SEED)
     with stages(quiet) as say:
-        labels = label_latents(cache, generated if generated is not None else text, sae, config, say)
+        labels = label_latents(cache, generated if generated is not None else text, sae, config, say, plan)
     command = shlex.join(["sae-translate", *sys.argv[1:]])
     return replace(labels, summary={**labels.summary, "command": command})
 

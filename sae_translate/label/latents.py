@@ -14,6 +14,7 @@ import sae_translate
 from activation_cache.errors import UserError
 from activation_cache.layout import SaeEntry
 from activation_cache.models import load_model
+from activation_cache.plan import RecordingPlan
 from activation_cache.saes import load_sae
 from activation_cache.shards import ActivationCache
 from sae_translate.align.alignment import Alignment
@@ -59,23 +60,26 @@ def latents_side(passage: Passage, kind: str, surfaces: list[str]) -> Language:
 
 
 def directions_and_lens(
-    cache: ActivationCache, entry: SaeEntry, live: Int[np.ndarray, "live"]
+    cache: ActivationCache, entry: SaeEntry, live: Int[np.ndarray, "live"], plan: RecordingPlan | None
 ) -> tuple[np.ndarray | None, tuple[np.ndarray, np.ndarray] | None, str]:
-    """Decoder directions of the live latents, the logit lens of them, and why one is missing (empty if none is)."""
+    """Decoder directions of the live latents, the logit lens of them, and why one is missing (empty if none is).
+
+    Model and SAE are those of the plan the cache was recorded by, or are loaded again where there is none.
+    """
     try:
-        sae = load_sae(entry.source)
+        sae = plan.sae(entry.name) if plan else load_sae(entry.source)
     except UserError as error:
         return None, None, f"the SAE could not be read: {error}"
-    directions = sae.W_dec.detach().float()[torch.as_tensor(live)]
+    directions = sae.W_dec[torch.as_tensor(live)].cpu().float()
     try:
-        model = load_model(cache.manifest.model)
-        unembedding, _ = model.unembedding()
+        model = plan.model if plan else load_model(cache.manifest.model)
+        unembedding = model.unembedding()[0].cpu().float()
     except UserError as error:
         return directions.numpy(), None, f"the model could not be read: {error}"
     if unembedding.shape[0] != directions.shape[1]:
         return directions.numpy(), None, "the SAE does not live in the residual stream, which the unembedding reads"
     spoken = directions - directions.mean(1, keepdim=True) if model.final_norm_centers else directions
-    tokens, scores = logit_lens(spoken, model.final_norm_weight[:, None].float() * unembedding.float())
+    tokens, scores = logit_lens(spoken, model.final_norm_weight[:, None].cpu().float() * unembedding)
     return directions.numpy(), (tokens.numpy(), scores.numpy()), ""
 
 
@@ -179,6 +183,7 @@ def gather(
     text: str | Iterable[str] | None,
     config: LabelConfig,
     say: Callable[[str], None],
+    plan: RecordingPlan | None = None,
 ) -> Material:
     """Split the documents, decipher, count, and read the decoder: everything the methods draw on."""
     say("reading the cache")
@@ -215,7 +220,7 @@ def gather(
     check = counted(passages["text"], by_word.get("text"), kinds)
     score = counted(passages["score"], by_word.get("score"), kinds)
     say("reading the model's unembedding and the SAE's decoder")
-    directions, promoted, missing = directions_and_lens(cache, entry, live)
+    directions, promoted, missing = directions_and_lens(cache, entry, live, plan)
     return Material(
         config, live, surfaces, names, sparse.csr_array(latents[:, live]), passages, side, source, items, alignment,
         fit, check, score, directions, promoted, missing,
@@ -228,12 +233,14 @@ def label_latents(
     sae: str | None = None,
     config: LabelConfig = LabelConfig(),
     progress: Callable[[str], None] | None = None,
+    plan: RecordingPlan | None = None,
 ) -> Labels:
     """Label every live latent of a cache by every method.
 
     cache: a cache with latents, or its folder. text: what the unpaired side reads, a path, a hub name or documents;
     by default the cache's own other documents. sae: which of the cache's SAEs, where it has several. progress: called
-    with a sentence at the beginning of each stage.
+    with a sentence at the beginning of each stage. plan: the one the cache was recorded by, whose model and SAE then
+    need not be loaded a second time.
 
     Raises UserError where the cache holds no latents, too few documents, or too little text.
     """
@@ -241,7 +248,7 @@ def label_latents(
     say = progress or (lambda stage: None)
     cache = cache if isinstance(cache, ActivationCache) else ActivationCache(cache)
     entry = cache.sae_entry(sae)
-    material = gather(cache, entry, text, config, say)
+    material = gather(cache, entry, text, config, say, plan)
     answers = {name: given for name, method in METHODS.items() if (given := method(material)) is not None}
 
     say("scoring on documents that no method saw")
