@@ -107,6 +107,18 @@ def test_the_sample_behind_the_quantiles_is_uniform_over_contexts():
     np.testing.assert_allclose(quarters, 0.25, atol=0.03)
 
 
+def test_a_context_is_drawn_as_often_as_another_however_often_it_is_active():
+    """Even contexts are active on all their 9 positions, odd ones on one: half of what is drawn is of each."""
+    n = 1000
+    dense = np.zeros((n, 9), np.float32)
+    dense[::2], dense[1::2, 4] = 1, 1
+    latents, lengths = sparse.csr_array(dense.reshape(-1, 1)), np.full(n, 9, np.int32)
+    drawn = np.concatenate([gather(latents, lengths, 3, seed).quantile_positions.ravel() for seed in range(60)])
+    even = drawn[drawn // 9 % 2 == 0]
+    np.testing.assert_allclose(len(even) / len(drawn), 0.5, atol=0.04)
+    np.testing.assert_allclose(np.bincount(even % 9, minlength=9) / len(even), 1 / 9, atol=0.05)
+
+
 def test_the_seed_draws_another_sample_and_nothing_else(latents, lengths, statistics):
     other = gather(latents, lengths, 9, seed=8)
     assert not np.array_equal(other.quantile_positions, statistics.quantile_positions)
@@ -116,4 +128,4 @@ def test_the_seed_draws_another_sample_and_nothing_else(latents, lengths, statis
 def test_an_update_leaves_the_state_it_was_given_alone(latents, lengths):
     state = examples.start(WIDTH)
     examples.update(state, latents, lengths, 0)
-    assert state.n_positions == 0 and state.counts.max() == 0 and (state.top.positions == -1).all()
+    assert state.n_positions == 0 and state.counts.max() == 0 and not len(state.top.best.keys) and not state.top.since
