@@ -35,8 +35,10 @@ def place(name: str | os.PathLike | UPath) -> Place:
     except ImportError as error:
         raise UserError(f"{name} cannot be reached: {error}; install that package beside sae-translate") from None
     except ValueError as error:
-        raise UserError(f"{name} cannot be reached: {error}; give a folder, or a URL of a kind that fsspec knows, such "
-                        "as s3://, gs:// or hf://") from None
+        raise UserError(
+            f"{name} cannot be reached: {error}; give a folder, or a URL of a kind that fsspec knows, such "
+            "as s3://, gs:// or hf://"
+        ) from None
 
 
 def make_folder(folder: Place) -> None:
@@ -148,3 +150,12 @@ def _descriptor(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def is_free(folder: Place) -> bool:
+    """Whether no process holds the folder; always true of a URL."""
+    try:
+        with locked(folder):
+            return True
+    except UserError:
+        return False

@@ -163,9 +163,7 @@ def _clear(folder: Place) -> None:
 
 def open_cache(plan: RecordingPlan, folder: Place) -> Manifest:
     """The manifest that is there: that of the recording being continued, which must be the same, or a new one."""
-    for room in (folder, *(folder / room for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER))):
-        for left in room.glob(".*.tmp"):
-            left.unlink()
+    sweep(folder)
     if (folder / layout.MANIFEST).exists():
         return same_recording(plan, folder)
     files = []
@@ -176,6 +174,13 @@ def open_cache(plan: RecordingPlan, folder: Place) -> Manifest:
     manifest = dataclasses.replace(plan.manifest, files=tuple(files))
     shards.write_file(folder / layout.MANIFEST, layout.manifest_to_json(manifest).encode())
     return manifest
+
+
+def sweep(folder: Place) -> None:
+    """Remove what killed processes left of their writes; no other process may be writing here."""
+    for room in (folder, *(folder / room for room in (layout.SHARDS, layout.STATISTICS, layout.TOKENIZER))):
+        for left in room.glob(".*.tmp"):
+            left.unlink()
 
 
 def same_recording(plan: RecordingPlan, folder: Place) -> Manifest:

@@ -28,6 +28,7 @@ FLOORS = {
         "sae_translate.align",
     ),
     3: (
+        "activation_cache.engines",
         "activation_cache.plan",
         "activation_cache.record",
         "activation_cache.repair",

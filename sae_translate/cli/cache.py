@@ -11,6 +11,7 @@ import typer
 from activation_cache.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from activation_cache.engines import EngineConfig
     from activation_cache.plan import RecordingPlan
 
 STORIES = {"stories:en": "en", "stories:de": "de"}
@@ -22,7 +23,7 @@ def run(
     sae: Annotated[list[str] | None, typer.Option(help="SAE whose latents to record: SAELens release/sae_id, a SAELens "
                                                   "folder or a sparsify folder. May be given several times.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Hub name, a .txt/.json/.jsonl/.csv/.parquet file (also .gz), a "
-                                                "folder of them, or stories:en, stories:de. "
+                                                "folder of them, a URL of either, or stories:en, stories:de. "
                                                 "Default: NeelNanda/pile-10k.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a hub dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a hub dataset. Default: train.")] = None,
@@ -41,17 +42,28 @@ def run(
     mix_documents: Annotated[bool, typer.Option(help="Join documents before they are cut into contexts.")] = False,
     activations: Annotated[bool | None, typer.Option(help="Store dense activations. "
                                                      "Default: only where no SAE is given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the cache. Default: cache/MODEL-HOOK.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the cache, or a URL that fsspec writes (s3://, gs://, "
+                                            "...). Default: cache/MODEL-HOOK.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of generated stories and of the sampled contexts.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model runs in.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Contexts in one forward.")] = 16,
+    engine: Annotated[str, typer.Option(help="Who records: local, torchrun (every process started by torchrun or srun "
+                                        "takes its share) or ray. The bytes are the same.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="With --engine ray: how many workers. Default: one a GPU, or as "
+                                                "many as have CPUs.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="With --engine ray: the cluster to join. Default: one is "
+                                                    "started on this machine.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a cache that was interrupted.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan and the result as JSON, one object.")] = False,
 ) -> None:
     """Record a model's activations, or the latents of its SAEs, on a dataset."""
+    from activation_cache.engines import EngineConfig, check_engine, device_of
+
+    chosen_engine = EngineConfig(engine, workers, ray_address)
+    resume = check_engine(chosen_engine, overwrite, resume)
     if out is not None:
         from activation_cache.record import check_out
 
@@ -63,21 +75,31 @@ def run(
     chosen = RecordingConfig(
         model=model, saes=tuple(sae or ()), dataset=dataset, config=config, split=split, column=column,
         streaming=streaming, hook_names=tuple(hook_name or ()), n_tokens=tokens, context_size=context_size,
-        prepend_bos=bos, mix_documents=mix_documents, activations=activations, device=device, dtype=dtype,
-        batch_size=batch_size, seed=seed,
+        prepend_bos=bos, mix_documents=mix_documents, activations=activations,
+        device=device_of(chosen_engine, device), dtype=dtype, batch_size=batch_size, seed=seed,
     )
     plan = plan_recording(chosen, generated_documents(dataset, seed))
-    out = out or default_out(plan)
+    out = out or str(default_out(plan))
     if not dry_run:
         from activation_cache.record import check_out
 
         check_out(out, overwrite, resume)
-    if not as_json:
+    first = is_first(chosen_engine)
+    if first and not as_json:
         print_plan(plan, out)
     if not dry_run:
-        record_with_progress(plan, out, overwrite, resume, quiet=as_json)
-    if as_json:
+        record_with_progress(plan, out, overwrite, resume, quiet=as_json or not first, engine=chosen_engine)
+    if first and as_json:
         print(json.dumps(described(plan, out, dry_run)))
+
+
+def is_first(engine: "EngineConfig") -> bool:
+    """Whether this process speaks for all: rank 0 of a job, and the only one otherwise."""
+    import os
+
+    from activation_cache.engines import rank_of
+
+    return engine.name != "torchrun" or rank_of(os.environ).number == 0
 
 
 def generated_documents(dataset: str | None, seed: int) -> Iterator[str] | None:
@@ -100,7 +122,7 @@ def default_out(plan: "RecordingPlan") -> Path:
     return Path("cache") / re.sub(r"[^\w.-]", "_", name)[:120]
 
 
-def described(plan: "RecordingPlan", out: Path, dry_run: bool) -> dict:
+def described(plan: "RecordingPlan", out: Path | str, dry_run: bool) -> dict:
     """The plan and where it went, for machines."""
     manifest = plan.manifest
     return {
@@ -121,7 +143,7 @@ def size(n_bytes: int | float) -> str:
     return f"{n_bytes:,.1f} TB"
 
 
-def print_plan(plan: "RecordingPlan", out: Path) -> None:
+def print_plan(plan: "RecordingPlan", out: Path | str) -> None:
     """What will be done, before it is."""
     manifest = plan.manifest
     bos = f"BOS {manifest.bos_token_id} fed, not recorded" if manifest.prepend_bos else "no BOS"
@@ -141,27 +163,34 @@ def print_plan(plan: "RecordingPlan", out: Path) -> None:
         print(f"{key + ':':10} {value}", flush=True)
 
 
-def record_with_progress(plan: "RecordingPlan", out: Path, overwrite: bool, resume: bool, quiet: bool = False) -> None:
+def record_with_progress(
+    plan: "RecordingPlan", out: Path | str, overwrite: bool, resume: bool, quiet: bool = False,
+    engine: "EngineConfig | None" = None,
+) -> None:
     """Record, drawing the progress: a bar on a terminal, a line a tenth elsewhere, nothing where quiet."""
     import sys
     import time
 
-    from activation_cache.record import record
+    from activation_cache.engines import EngineConfig, own_tokens, record_with
     from sae_translate.cli import progress
 
-    began, kept, last = time.monotonic(), 0, None
+    engine = engine or EngineConfig()
+    began, kept, before, last = time.monotonic(), 0, 0, None
+    total = own_tokens(engine, plan)
     try:
-        with progress.bar("caching", plan.manifest.n_tokens, "tokens", quiet) as advance:
-            for last in record(plan, out, overwrite, resume):
-                kept = last.n_tokens if last.kept else kept
+        with progress.bar("caching", total, "tokens", quiet) as advance:
+            for last in record_with(engine, plan, out, overwrite, resume):
+                kept += last.n_tokens - before if last.kept else 0
+                before = last.n_tokens
                 advance(last.n_tokens, size(last.n_bytes))
     except KeyboardInterrupt:
         print(f"\ninterrupted: what is in {out} is sound; go on with --resume", file=sys.stderr)
         raise
-    if quiet:
+    if quiet or last is None:
         return
     if last.saturated:
         print(f"warning: {last.saturated:,} values were beyond float16 and are stored as 65504", file=sys.stderr)
     rate = (last.n_tokens - kept) / max(time.monotonic() - began, 1e-9)
     done = f", {kept:,} of them there before" if kept else ""
-    print(f"{out}: {last.n_tokens:,} tokens{done}, {size(last.n_bytes)}, {rate:,.0f} tokens/s")
+    share = f" (this rank's, of {plan.manifest.n_tokens:,})" if total < plan.manifest.n_tokens else ""
+    print(f"{out}: {last.n_tokens:,} tokens{share}{done}, {size(last.n_bytes)}, {rate:,.0f} tokens/s")
