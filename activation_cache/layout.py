@@ -22,8 +22,10 @@ from jaxtyping import Float, Int
 
 from activation_cache.errors import UserError, nearest
 
-FORMAT = "activation-cache/1"
+FORMAT = "activation-cache/2"
 "Name and version of the format; readers refuse any other."
+ARITHMETIC = 2
+"Raised whenever equal input gives other bytes of the same format: such caches are read, but never continued."
 MANIFEST = "manifest.json"
 SHARDS = "shards"
 STATISTICS = "statistics"
@@ -126,6 +128,8 @@ class Manifest:
     contexts_per_shard: int
     files: tuple[FileEntry, ...] = ()
     "The tokenizer's files; not part of the key."
+    arithmetic: int = ARITHMETIC
+    "`ARITHMETIC` of the code that recorded it."
     format: str = FORMAT
 
     @property

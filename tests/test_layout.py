@@ -31,8 +31,8 @@ def test_a_manifest_survives_the_way_to_disk_and_back():
 @pytest.mark.parametrize("change", [
     dict(model_identity="z"), dict(dataset_identity="z"), dict(dtype="bfloat16"), dict(context_size=17),
     dict(prepend_bos=False), dict(n_tokens=99), dict(centered=True), dict(seed=1), dict(batch_size=8),
-    dict(hooks=(HookEntry("blocks.1.hook_resid_post", 8, True),)), dict(format="activation-cache/2"),
-    dict(saes=(SaeEntry("s", "/s", "blocks.0.hook_resid_post", 8, 32, "topk", "z"),)),
+    dict(hooks=(HookEntry("blocks.1.hook_resid_post", 8, True),)), dict(format="activation-cache/1"),
+    dict(arithmetic=1), dict(saes=(SaeEntry("s", "/s", "blocks.0.hook_resid_post", 8, 32, "topk", "z"),)),
 ])
 def test_whatever_decides_the_bytes_changes_the_key(change):
     assert manifest(**change).key != manifest().key

@@ -236,6 +236,16 @@ def test_another_recording_is_never_mixed_in(model, whole, tmp_path):
             list(record(plan(model, **change), tmp_path / "whole", resume=True))
 
 
+def test_a_cache_of_older_arithmetic_is_read_but_not_continued(model, tmp_path, small_shards):
+    planned = plan(model)
+    old = dataclasses.replace(planned.manifest, arithmetic=layout.ARITHMETIC - 1)
+    old = dataclasses.replace(old, key=layout.run_key(old))
+    cache = written(dataclasses.replace(planned, manifest=old), tmp_path / "c")
+    assert len(cache.activations()) == cache.n_tokens
+    with pytest.raises(UserError, match="differs in arithmetic"):
+        list(record(planned, tmp_path / "c", resume=True))
+
+
 def test_an_existing_cache_is_only_replaced_when_asked(model, whole, tmp_path):
     planned, expected = whole
     with pytest.raises(UserError, match="continue it with --resume, replace it with --overwrite"):
