@@ -63,7 +63,7 @@ def put(path: Place, content: bytes) -> None:
     On disk: a temporary file of a name of its own, fsync, rename, fsync of the folder. Elsewhere: one object.
     """
     if not isinstance(path, Path):
-        with _any_failure_as_os_error():
+        with any_failure_as_os_error():
             path.fs.pipe_file(path.path, content)
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -84,7 +84,7 @@ def read(path: Place) -> bytes:
     """All bytes of a file. Errors: an `OSError`, of kind `FileNotFoundError` where there is none."""
     if isinstance(path, Path):
         return path.read_bytes()
-    with _any_failure_as_os_error():
+    with any_failure_as_os_error():
         return path.fs.cat_file(path.path)
 
 
@@ -92,16 +92,16 @@ def size(path: Place) -> int:
     """Bytes of a file. Errors: as `read`."""
     if isinstance(path, Path):
         return path.stat().st_size
-    with _any_failure_as_os_error():
+    with any_failure_as_os_error():
         return path.fs.size(path.path)
 
 
 @contextlib.contextmanager
-def _any_failure_as_os_error() -> Iterator[None]:
+def any_failure_as_os_error() -> Iterator[None]:
     """The libraries behind URLs raise kinds of their own (no credentials, no such bucket, no connection)."""
     try:
         yield
-    except OSError:
+    except (OSError, UserError):
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error

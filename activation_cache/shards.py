@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -260,7 +262,11 @@ class ActivationCache:
         from transformers import AutoTokenizer
 
         self.verify_files()
-        return AutoTokenizer.from_pretrained(str(self.path / layout.TOKENIZER), local_files_only=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            for entry in self.manifest.files:
+                (copy := Path(temporary, entry.path)).parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(read(self.path / entry.path))
+            return AutoTokenizer.from_pretrained(str(Path(temporary, layout.TOKENIZER)), local_files_only=True)
 
     def verify_files(self) -> None:
         """Check the hashes of the tokenizer's files."""

@@ -1,4 +1,4 @@
-"""Datasets as streams of documents: by hub name, or from a local file or a folder of files.
+"""Datasets as streams of documents: by hub name, or from a file or a folder of files, on disk or under a URL.
 
     .txt       documents between `<|endoftext|>` marks where there are any; else paragraphs between blank lines where
                there are any; else a document a line
@@ -8,6 +8,7 @@ Each also as `.gz`; a folder is its files in the order of their names. Objects, 
 column: the one named, else the first of `TEXT_COLUMNS` that is there, else the only column of strings.
 """
 
+import contextlib
 import csv
 import gzip
 import io
@@ -20,6 +21,7 @@ from typing import Any
 
 from activation_cache.errors import UserError, choose, nearest
 from activation_cache.hub import hub_error, look_for_hub
+from activation_cache.places import Place, any_failure_as_os_error, is_url, place
 
 TEXT_COLUMNS = ("text", "content", "story", "sentence", "document", "body", "article", "passage")
 END_OF_TEXT = "<|endoftext|>"
@@ -34,20 +36,29 @@ def load_documents(
 ) -> Iterator[str]:
     """The documents of a dataset, in order, empty ones left out.
 
-    `dataset` is a local file or folder, or a hub name, for which `config`, `split` (default `train`) and `streaming`
-    (default true) are those of `datasets.load_dataset`. Errors: a `UserError` where there is no such dataset, no text
-    column (it names those there are), or no text at all.
+    `dataset` is a file or folder, on disk or under an fsspec URL, or a hub name, for which `config`, `split` (default
+    `train`) and `streaming` (default true) are those of `datasets.load_dataset`. Errors: a `UserError` where there is
+    no such dataset, no text column (it names those there are), or no text at all.
     """
-    path = Path(dataset).expanduser()
-    if path.exists():
+    path = place(dataset)
+    if _there(path):
         if config is not None or split is not None:
-            raise UserError(f"{path} is local: --config and --split are for datasets of the hub; leave them out")
+            raise UserError(f"{path} is no dataset of the hub, for which --config and --split are: leave them out")
         found = _of_folder(path, column) if path.is_dir() else _of_file(path, column)
     elif looks_like_path(str(dataset)):
         raise UserError(f"no such dataset file or folder: {dataset}")
     else:
         found = _of_hub(str(dataset), config, split, column, True if streaming is None else streaming)
     return _not_empty(found, str(dataset))
+
+
+def _there(path: Place) -> bool:
+    """Whether there is such a file or folder. Errors: a `UserError` where a URL cannot be asked."""
+    try:
+        with any_failure_as_os_error():
+            return path.exists()
+    except OSError as error:
+        raise UserError(f"the dataset {path} cannot be reached: {error}") from None
 
 
 def looks_like_path(name: str) -> bool:
@@ -77,19 +88,20 @@ def _format_of(name: str) -> tuple[str, bool]:
     return Path(name.removesuffix(".gz")).suffix.lower(), gz
 
 
-def _of_folder(folder: Path, column: str | None) -> Iterator[str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and _format_of(p.name)[0] in FORMATS)
+def _of_folder(folder: Place, column: str | None) -> Iterator[str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and _format_of(path.name)[0] in FORMATS]
     if not files:
         raise UserError(f"{folder} holds no dataset file: needed one of {', '.join(FORMATS)}, each also as .gz")
-    for file in files:
+    for file in sorted(files, key=lambda path: path.parts):
         yield from _of_file(file, column)
 
 
-def _of_file(file: Path, column: str | None) -> Iterator[str]:
+def _of_file(file: Place, column: str | None) -> Iterator[str]:
     suffix, gz = _format_of(file.name)
     read = choose(FORMATS, suffix, f"kind of dataset file, {file.name},")
     try:
-        with gzip.open(file, "rb") if gz else open(file, "rb") as stream:
+        of_url = any_failure_as_os_error() if is_url(file) else contextlib.nullcontext()
+        with of_url, file.open("rb") as raw, gzip.open(raw) if gz else raw as stream:
             yield from read(stream, str(file), column)
     except (OSError, EOFError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise UserError(f"{file} could not be read as {suffix}{'.gz' if gz else ''}: {error}") from None

@@ -3,12 +3,14 @@
 import csv
 import gzip
 import json
+import uuid
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from activation_cache.errors import UserError
+from activation_cache.places import place, put
 from activation_cache.text import load_documents
 
 DOCUMENTS = ["The cat sat.\nIt purred.", "Ein Hund, \"der\" bellt.", "x", "naïve 猫"]
@@ -43,6 +45,35 @@ def test_documents_come_out_as_they_went_in(tmp_path, name, compressed):
         zipped.write_bytes(gzip.compress(path.read_bytes()))
         path = zipped
     assert list(load_documents(path)) == DOCUMENTS
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_documents_under_a_url_are_those_of_the_same_files_on_disk(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    store = place(f"memory://{uuid.uuid4().hex}")
+    put(store / "inner" / name, (tmp_path / name).read_bytes())
+    put(store / f"inner/z{name}.gz", gzip.compress((tmp_path / name).read_bytes()))
+    assert list(load_documents(str(store / "inner" / name))) == DOCUMENTS
+    assert list(load_documents(str(store))) == DOCUMENTS * 2
+
+
+def test_what_cannot_be_read_under_a_url_is_told(monkeypatch):
+    with pytest.raises(UserError, match="no such dataset file or folder: memory://nowhere/a"):
+        load_documents("memory://nowhere/a.txt")
+    path = place(f"memory://{uuid.uuid4().hex}/text.json")
+    put(path, b"[1]")
+    with pytest.raises(UserError, match="holds a int where a string or an object"):
+        list(load_documents(str(path)))
+
+    def refuse(*_, **__):
+        raise KeyError("no credentials")
+
+    monkeypatch.setattr(type(path.fs), "_open", refuse)
+    with pytest.raises(UserError, match=r"could not be read as \.json: KeyError: 'no credentials'"):
+        list(load_documents(str(path)))
+    monkeypatch.setattr(type(path.fs), "exists", refuse)
+    with pytest.raises(UserError, match="cannot be reached: KeyError: 'no credentials'"):
+        load_documents(str(path))
 
 
 def test_a_txt_without_blank_lines_holds_a_document_a_line(tmp_path):

@@ -4,19 +4,22 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from activation_cache.errors import UserError
 from sae_translate.cli.cache import size
 
+if TYPE_CHECKING:
+    from activation_cache.places import Place
+
 SPLIT = re.compile(r"(\d+)_(\d+)\.safetensors")
 "delphi's file of the latents from one number to another, both included."
 
 
 def run(
-    cache: Annotated[Path, typer.Argument(help="An activation cache, a delphi latent cache or a SAELens activation "
+    cache: Annotated[str, typer.Argument(help="An activation cache, a delphi latent cache or a SAELens activation "
                                           "dataset.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, one object.")] = False,
 ) -> None:
@@ -40,12 +43,17 @@ def _written(key: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def describe(folder: Path) -> dict:
+def describe(cache: str) -> dict:
     """What a cache of any known kind holds. Errors: a `UserError` where the folder is none of them, or broken."""
+    from activation_cache.places import is_url, place
+
+    folder = place(cache)
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
     if (folder / "manifest.json").is_file():
         return _ours(folder)
+    if is_url(folder):
+        raise UserError(f"{folder} is no cache of ours, and those of other libraries are read from disk: copy it here")
     if splits := sorted(_delphi_splits(folder)):
         return _delphi(folder, splits)
     if (folder / "dataset_info.json").is_file():
@@ -54,7 +62,7 @@ def describe(folder: Path) -> dict:
                     "HOOKPOINT/START_END.safetensors, nor the dataset_info.json of a SAELens activation dataset")
 
 
-def _ours(folder: Path) -> dict:
+def _ours(folder: "Place") -> dict:
     from activation_cache import layout, shards
 
     manifest = shards.read_manifest(folder)
@@ -75,7 +83,7 @@ def _ours(folder: Path) -> dict:
     return {key: value for key, value in told.items() if value != []}
 
 
-def _activity(folder: Path, sae_index: int) -> dict:
+def _activity(folder: "Place", sae_index: int) -> dict:
     """How many latents ever fire, and how many at once."""
     from activation_cache.shards import ActivationCache
 

@@ -28,7 +28,8 @@ TEXT_SEED = 1_000_003
 def run(
     sae: Annotated[str | None, typer.Option(help="SAELens release/sae_id, a SAELens folder or a sparsify folder; "
                                             "with --cache, which of its SAEs.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="A cache of the SAE's latents. Default: record one.")] = None,
+    cache: Annotated[str | None, typer.Option(help="A cache of the SAE's latents, a folder or a URL. "
+                                              "Default: record one.")] = None,
     model: Annotated[str | None, typer.Option(help="Hub name or local folder. Default: the SAE's model.")] = None,
     dataset: Annotated[str | None, typer.Option(help="What the model reads: hub name, file, folder, or stories:en. "
                                                 "Default: NeelNanda/pile-10k.")] = None,
@@ -98,8 +99,8 @@ def run(
         print(f"labels: {out}/labels.csv\nreport: {report}")
 
 
-def opened(folder: Path) -> "ActivationCache":
-    """The cache in a folder."""
+def opened(folder: Path | str) -> "ActivationCache":
+    """The cache in a folder or under a URL."""
     from activation_cache.shards import ActivationCache
 
     return ActivationCache(folder)

@@ -15,7 +15,7 @@ def run(
                                               "folder.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Hub name, a file, a folder of them, or stories:en, stories:de. "
                                                 "Default: NeelNanda/pile-10k.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="A cache with dense activations, instead of model and "
+    cache: Annotated[str | None, typer.Option(help="A cache with dense activations, instead of model and "
                                                "dataset.")] = None,
     hook_name: Annotated[str | None, typer.Option(help="Hook point. Default: the cache's only one, or the residual "
                                                   "stream after the middle layer.")] = None,

@@ -1,7 +1,6 @@
 """`sae-translate verify`: check every byte of a cache against its hashes, and mend what is damaged."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    cache: Annotated[Path, typer.Argument(help="Folder of an activation cache.")],
+    cache: Annotated[str, typer.Argument(help="Folder or URL of an activation cache.")],
     repair: Annotated[bool, typer.Option("--repair", help="Compute again what is damaged, to the recorded bytes, and "
                                          "touch nothing else.")] = False,
     model: Annotated[str | None, typer.Option(help="With --repair: where the model is. Default: as recorded.")] = None,
@@ -27,13 +26,15 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, one object.")] = False,
 ) -> None:
     """Read a cache whole; exit 2 and name what is truncated, altered or missing, or mend it with --repair."""
+    from activation_cache.places import place
     from activation_cache.shards import ActivationCache, check, read_manifest
 
     given = {"--model": model, "--sae": sae, "--dataset": dataset, "--config": config, "--split": split,
              "--column": column}
     if not repair and (idle := [option for option, value in given.items() if value]):
         raise UserError(f"{idle[0]} is only of use with --repair: add --repair, or leave it out")
-    results = dict(check(cache))
+    folder = place(cache)
+    results = dict(check(folder))
     bad = {file: reason for file, reason in results.items() if reason}
     repaired = []
     if bad and repair:
@@ -44,20 +45,20 @@ def run(
             from activation_cache.plan import plan_recording
             from sae_translate.cli.cache import generated_documents
 
-            chosen = recording_config(read_manifest(cache), model, tuple(sae or ()), dataset, config, split, column,
+            chosen = recording_config(read_manifest(folder), model, tuple(sae or ()), dataset, config, split, column,
                                       device)
             return plan_recording(chosen, generated_documents(chosen.dataset, chosen.seed))
 
-        for file in mend(cache, plan):
+        for file in mend(folder, plan):
             repaired.append(file)
             if not as_json:
                 print(f"repaired {file}", flush=True)
-        bad = {file: reason for file, reason in check(cache) if reason}
+        bad = {file: reason for file, reason in check(folder) if reason}
     if as_json:
-        print(json.dumps({"cache": str(cache), "files": len(results), "bad": bad, "repaired": repaired}))
+        print(json.dumps({"cache": cache, "files": len(results), "bad": bad, "repaired": repaired}))
     if bad:
         more = f" ({len(bad)} files are bad: {', '.join(bad)})" if len(bad) > 1 else ""
         raise UserError(next(iter(bad.values())) + more)
-    opened = ActivationCache(cache)
+    opened = ActivationCache(folder)
     if not as_json:
         print(f"{cache}: {len(results)} files, {opened.n_tokens:,} tokens, {opened.n_bytes:,} bytes, all as recorded")
