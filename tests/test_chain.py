@@ -23,6 +23,7 @@ from sae_translate.label.predicates import Predicate
 from sae_translate.label.scores import score_predicate
 from sae_translate.label.splits import passage_of, split_documents
 from sae_translate.languages.language import Language
+from sae_translate.report.words import verdict_in_words
 
 CONFIG = LabelConfig(vocabulary=300)
 QUICK = LabelConfig(vocabulary=300, decipherment=DecipherConfig(iterations=15, null_surrogates=0))
@@ -147,6 +148,9 @@ def test_german_stories_of_other_plots_give_german_labels_far_above_chance(cache
     german = islice(generate_documents("de", None, 1_000_003), 1500)
     labels = sae_translate.label_latents(cache, text=german, config=CONFIG)
     assert labels.summary["text_unit"] == "word" and labels.summary["foreign_text"]
+    verdict = labels.summary["decipherment"]
+    assert 0.5 * verdict["own_text_objective"] < verdict["objective"] < verdict["own_text_objective"]
+    assert "of what they do" in verdict_in_words(verdict)
     dictionary = translations("en", "de")
     unpaired = labels.table[labels.table["method"] == "unpaired"].set_index("latent")
     assert unpaired["f1"].isna().all()

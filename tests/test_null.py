@@ -8,10 +8,10 @@ import torch
 from test_decipher import chain_language
 
 from activation_cache.errors import UserError
-from sae_translate.align.core import core_of
+from sae_translate.align.core import core_of, start_emission
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.emission import mutual_information
-from sae_translate.align.null import backwards, folds, information_beyond_frequency
+from sae_translate.align.null import backwards, folds, information_beyond_frequency, judge
 from sae_translate.languages.language import Corpus
 
 CONFIG = DecipherConfig(null_surrogates=1)
@@ -35,6 +35,20 @@ def test_an_unrelated_language_is_not_believed_for_any_seed(plain):
         alignment = decipher(chain_language(48, 30_000, 20 + seed, 30 + seed), plain, replace(CONFIG, seed=seed))
         assert not alignment.verdict.believed, alignment.verdict.reason
         assert alignment.confidence.mean() < 0.25
+
+
+def test_bad_first_starts_do_not_decide(plain, monkeypatch):
+    sides = [core_of(side, 48, CONFIG) for side in (chain_language(48, 30_000, 0, 10, np.arange(48)[::-1]), plain)]
+    made = []
+
+    def start(cipher, plain, config, generator):
+        made.append(start_emission(cipher, plain, config, generator))
+        every_row_alike = cipher.frequency.expand(len(plain.frequency), -1).clone()
+        return every_row_alike if len(made) <= len(folds(len(config.lags))) else made[-1]
+
+    monkeypatch.setattr("sae_translate.align.null.start_emission", start)
+    verdict, _ = judge(*sides, CONFIG, torch.Generator().manual_seed(0))
+    assert verdict.believed, verdict.reason
 
 
 def test_text_in_random_order_is_not_believed(plain):

@@ -12,10 +12,10 @@ from sae_translate.align.alignment import Alignment
 from sae_translate.align.core import Core, DecipherConfig, core_of, start_emission
 from sae_translate.align.emission import TINY, Fit, maximise
 from sae_translate.align.grow import grow
-from sae_translate.align.null import SHARPNESS, Trial, judge
+from sae_translate.align.null import SHARPNESS, Trial, carried_over, judge
 from sae_translate.languages.language import Language
 
-__all__ = ["DecipherConfig", "decipher"]
+__all__ = ["DecipherConfig", "decipher", "explained_by"]
 
 
 def decipher(
@@ -66,6 +66,13 @@ def decipher(
             "seconds": perf_counter() - began,
         },
     )
+
+
+def explained_by(source: Language, target: Language, config: DecipherConfig = DecipherConfig()) -> float:  # noqa: B008
+    """How much of the source the target explains at distances it was not fitted at, as the verdict of `decipher`
+    measures it (its `objective`) but without deciphering: for comparing texts. Raises as `decipher` does."""
+    sides = [core_of(side, config.null_core, config) for side in (source, target)]
+    return carried_over(*sides, config)
 
 
 def spread(

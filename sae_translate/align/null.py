@@ -23,6 +23,9 @@ STEPS, TOLERANCE, SHARPNESS = 150, 1e-3, 3
 LEAST = 0.03
 "Share of the information at unseen lags below which nothing is believed, whatever the surrogates do."
 
+MORE_STARTS = 3
+"Starts of each fit, of the surrogates' too, where the first alone did not convince: it may have been a bad one."
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -82,12 +85,13 @@ def sharpen(joint: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
     return posterior / posterior.sum(1, keepdim=True).clamp_min(TINY)
 
 
-def trial(cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Generator) -> Trial:
-    """Fit at each fold's first lags, judge at its second."""
+def trial(cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Generator, starts: int = 1) -> Trial:
+    """Fit at each fold's first lags from so many starts, judge the one that fits them best at its second."""
     scores, fitted, weights, posteriors = [], [], [], []
     for seen, unseen in folds(len(config.lags)):
-        start = start_emission(cipher, plain, config, generator)
-        fit = maximise(cipher.joint[seen], plain.joint[seen], start, STEPS, TOLERANCE)
+        begun = (start_emission(cipher, plain, config, generator) for _ in range(starts))
+        fits = [maximise(cipher.joint[seen], plain.joint[seen], start, STEPS, TOLERANCE) for start in begun]
+        fit = max(fits, key=lambda fit: fit.trace[-1])
         scores.append(information_beyond_frequency(cipher.joint[unseen], plain.joint[unseen], fit.emission))
         fitted.append(fit.trace[-1])
         weights.append(min(mutual_information(cipher.joint[seen]), mutual_information(cipher.joint[unseen])))
@@ -95,6 +99,13 @@ def trial(cipher: Core, plain: Core, config: DecipherConfig, generator: torch.Ge
     share = np.maximum(weights, TINY) / np.maximum(weights, TINY).sum()
     agreed = sum(float(weight) * posterior for weight, posterior in zip(share, posteriors, strict=True))
     return Trial(tuple(scores), tuple(fitted), tuple(share.tolist()), agreed, len(cipher.items), len(plain.items))
+
+
+def carried_over(cipher: Core, plain: Core, config: DecipherConfig) -> float:
+    """Share of the cipher's information at unseen lags that emissions fitted at other lags explain: how well the plain
+    text serves, on the scale of a verdict's `objective`."""
+    generator = torch.Generator().manual_seed(config.seed)
+    return trial(shrink(cipher, config.null_core), shrink(plain, config.null_core), config, generator).score
 
 
 def backwards(core: Core) -> Core:
@@ -115,16 +126,18 @@ def judge(
             f"a verdict needs two lags or more, and lags is {config.lags}: add one, or set null_surrogates 0"
         )
     cipher, plain = shrink(cipher, config.null_core), shrink(plain, config.null_core)
-    found = trial(cipher, plain, config, generator)
-    null = []
-    for number in range(config.null_surrogates):
-        if progress is not None:
-            progress("null", number + 1, config.null_surrogates)
-        null.append(trial(cipher, backwards(plain), config, generator))
-    floor = max(0.0, *(surrogate.score for surrogate in null))
-    asked = max(config.margin * found.learnt, LEAST)
-    threshold = floor + asked
-    believed = found.score > threshold
+    for starts in (1, MORE_STARTS):
+        found = trial(cipher, plain, config, generator, starts)
+        null = []
+        for number in range(config.null_surrogates):
+            if progress is not None:
+                progress("null", number + 1, config.null_surrogates)
+            null.append(trial(cipher, backwards(plain), config, generator, starts))
+        floor = max(0.0, *(surrogate.score for surrogate in null))
+        asked = max(config.margin * found.learnt, LEAST)
+        threshold = floor + asked
+        if believed := found.score > threshold:
+            break
     reason = (
         f"What was learnt at some distances explains {found.score:.1%} of the source's information at distances never "
         f"seen; the target read backwards explains {floor:.1%}, and more than {threshold:.1%} was asked for: "

@@ -34,6 +34,8 @@ def show(labels: "Labels") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sae_translate.report.words import verdict_in_words
+
     made = labels.summary
     table = Table(title=f"{made['n_live']:,} live latents of {made['sae']}, scored on documents no method saw")
     for column in (
@@ -71,7 +73,7 @@ def show(labels: "Labels") -> None:
     verdict = made["decipherment"]
     if "reason" in verdict:
         console.print(
-            f"unpaired: {'believed' if verdict['believed'] else 'ABSTAINS'}. {verdict['reason']}", soft_wrap=True
+            f"unpaired: {'believed' if verdict['believed'] else 'ABSTAINS'}. {verdict_in_words(verdict)}", soft_wrap=True
         )
     for why in made.get("left_out", {}).values():
         console.print(f"left out: {why}", soft_wrap=True)

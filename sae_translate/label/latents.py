@@ -18,7 +18,7 @@ from activation_cache.plan import RecordingPlan
 from activation_cache.saes import load_sae
 from activation_cache.shards import ActivationCache
 from sae_translate.align.alignment import Alignment
-from sae_translate.align.decipher import decipher
+from sae_translate.align.decipher import decipher, explained_by
 from sae_translate.label.config import LabelConfig
 from sae_translate.label.details import decoder_map, latents_table
 from sae_translate.label.evidence import FeatureCounts, Passage, count_features
@@ -38,7 +38,7 @@ from sae_translate.label.methods import (
 from sae_translate.label.scores import NOT_SCORED, score_predicate
 from sae_translate.label.splits import passage_of, split_documents
 from sae_translate.label.tables import choose_answers, gold_keys, method_summary, rows_of
-from sae_translate.label.text_side import TextSide, shown, text_side, word_passage
+from sae_translate.label.text_side import TextSide, own_text, shown, text_side, word_passage
 from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language, merge_positions
 from sae_translate.languages.text import keep_items, most_frequent
@@ -106,6 +106,8 @@ class Material:
     items: Int[np.ndarray, "items"]
     "Items of the text language that unpaired labels are made of."
     alignment: Alignment
+    own_explains: float | None
+    "What the cache's own text explains of the latents, where another text was given and a verdict was asked for."
     fit: dict[str, FeatureCounts]
     "Counts on the latents' own documents."
     check: dict[str, FeatureCounts]
@@ -213,6 +215,10 @@ def gather(
     items = most_frequent(side.language, config.vocabulary)
     knobs = replace(config.decipherment, seed=config.seed)
     alignment = decipher(source, keep_items(side.language, items), knobs)
+    own_explains = None
+    if text is not None and alignment.verdict is not None:
+        own = own_text(passages["text"], side.kind, surfaces, names)
+        own_explains = explained_by(source, keep_items(own, most_frequent(own, config.vocabulary)), knobs)
 
     say("counting what each latent fires on")
     kinds = tuple(dict.fromkeys((*PAIRED_KINDS, *LENS_KINDS)))
@@ -223,7 +229,7 @@ def gather(
     directions, promoted, missing = directions_and_lens(cache, entry, live, plan)
     return Material(
         config, live, surfaces, names, sparse.csr_array(latents[:, live]), passages, side, source, items, alignment,
-        fit, check, score, directions, promoted, missing,
+        own_explains, fit, check, score, directions, promoted, missing,
     )  # fmt: skip
 
 
@@ -308,6 +314,7 @@ def origin(cache: ActivationCache, entry: SaeEntry, material: Material) -> dict:
             "objective": alignment.objective,
             **({} if alignment.verdict is None else asdict(alignment.verdict)),
             "explained_information": alignment.objective,
+            "own_text_objective": material.own_explains,
             "vocabulary": len(material.items),
             "seconds": alignment.record["seconds"],
             "objectives": alignment.record["objectives"],

@@ -101,8 +101,7 @@ def text_side(
     """The language that latents are to be translated into: the cache's own other documents, or a given text."""
     vocabulary = len(names)
     if text is None:
-        other = passages["text"]
-        language = token_language(other.tokens, other.segments, other.documents, names)
+        language = own_text(passages["text"], "token", surfaces, names)
         return TextSide(language, np.arange(vocabulary), "token", names, "other documents of the cached dataset")
 
     documents = taken_documents(text, config.text_tokens)
@@ -120,6 +119,13 @@ def text_side(
     if unit == "auto":
         unit = "word" if foreign else "token"
     return choose(UNITS, unit, "text unit")(kept, tokenizer, names, words, described, foreign)
+
+
+def own_text(passage: Passage, kind: str, surfaces: list[str], names: list[str]) -> Language:
+    """The cache's own documents of this passage in the same units as a text: what a given text is measured against."""
+    if kind == "word":
+        return word_language(context_texts(passage.tokens, passage.segments, passage.documents, surfaces))
+    return token_language(passage.tokens, passage.segments, passage.documents, names)
 
 
 def by_tokens(documents, tokenizer, names, words, described, foreign) -> TextSide:

@@ -119,12 +119,21 @@ def short_name(name: str) -> str:
     return parts[-1] if local and parts else name
 
 
+def text_in_words(decipherment: dict) -> str:
+    """How much weaker a given text is than the dataset's own documents; empty where none was given."""
+    own = decipherment.get("own_text_objective")
+    if not own or own <= 0:
+        return ""
+    share = max(decipherment["objective"], 0) / own
+    return f"The dataset's own documents explain {own:.1%} there, so this text carries {share:.0%} of what they do."
+
+
 def verdict_in_words(decipherment: dict | None) -> str:
     """One sentence on whether the decipherment is to be believed."""
     if not decipherment or decipherment.get("objective") is None:
         return "No decipherment was run, so there is no unpaired answer to believe or doubt."
     if decipherment.get("reason"):
-        return str(decipherment["reason"])
+        return " ".join(filter(None, [str(decipherment["reason"]), text_in_words(decipherment)]))
     if decipherment.get("believed") is None:
         return "The decipherment was not tried against a null, so nothing tells chance from structure here."
     beats = "beats its null" if decipherment["believed"] else "does not beat its null: the unpaired method abstains"
