@@ -14,6 +14,7 @@ from activation_cache.errors import UserError
 
 LABELS_FORMAT = "sae-translate labels 1"
 SUMMARY = "summary.json"
+TENSORS = "tensors.safetensors"
 JSON_COLUMNS = {"labels": ("terms", "predicate"), "latents": ("histogram", "histogram_edges", "contexts")}
 "Columns that hold lists or mappings; on disk they are JSON text."
 
@@ -141,3 +142,45 @@ def read_labels(path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
         raise UserError(f"{path} is damaged ({error}): run `sae-translate label` again") from error
     summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     return table, latents, {key: value for key, value in summary.items() if key != "format"}
+
+
+def write_tensors(path: Path, form: str, summary: dict, tensors: dict[str, np.ndarray], overwrite: bool) -> None:
+    """Write a folder of one tensors.safetensors and its summary.json, which says of what form it is.
+
+    Raises UserError where the folder exists and `overwrite` is not given, or holds something else.
+    """
+    from safetensors.numpy import save_file
+
+    check_output(path, overwrite, lambda folder: form_of(folder) == form)
+
+    def write(folder: Path) -> None:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / TENSORS)
+        text = json.dumps(plain({"format": form, **summary}), indent=1, ensure_ascii=False)
+        (folder / SUMMARY).write_text(text, encoding="utf-8")
+
+    write_folder(path, write)
+
+
+def form_of(path: Path) -> str | None:
+    """What the folder's summary.json says it is."""
+    try:
+        return json.loads((path / SUMMARY).read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def read_tensors(path: Path, form: str, what: str, command: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """The summary and the tensors of a folder of this form.
+
+    Raises UserError where the folder is missing, of another form, or damaged; it names the command that writes one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_dir() or form_of(path) != form:
+        raise UserError(f"{path} is not {what}: give one that `{command}` wrote")
+    try:
+        tensors = load_file(path / TENSORS)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): run `{command}` again") from None
+    return json.loads((path / SUMMARY).read_text(encoding="utf-8")), tensors

@@ -45,7 +45,13 @@ ANY_FLOOR = ("activation_cache", "sae_translate")
 "The packages themselves: they hold names, not code."
 DISK = ("activation_cache.places", "activation_cache.layout", "activation_cache.shards", "sae_translate.artifacts")
 SCREEN = ("sae_translate.cli", "sae_translate.report")
-NUMERICS = ("sae_translate.align", "sae_translate.label", "sae_translate.languages", "activation_cache.examples")
+NUMERICS = (
+    "sae_translate.align",
+    "sae_translate.translate",
+    "sae_translate.label",
+    "sae_translate.languages",
+    "activation_cache.examples",
+)
 
 
 def module_name(path: Path) -> str:

@@ -15,10 +15,10 @@ class Schedule:
     end: int = 0
 
     def __call__(self, step: int) -> float:
-        if step <= self.begin and self.begin < self.end:
-            return self.first
         if step >= self.end:
             return self.last
+        if step <= self.begin:
+            return self.first
         return self.first + (self.last - self.first) * (step - self.begin) / (self.end - self.begin)
 
     @property

@@ -158,24 +158,45 @@ def channel_of(coupling: Float[np.ndarray, "source target"], k: int = 10) -> Cha
 def decode_words(texts: Texts, channel: Channel, model: NgramModel, weight: float = 1.0) -> list[Int[np.ndarray, "_"]]:
     """Every segment word by word: argmax_y sum_t log P(x_t | y_t) + weight log P(y_t | y before), by Viterbi search.
 
-    A state is the last word and the best history that led to it: exact for a bigram model, and an approximation for
-    longer ones. An item without a candidate gives -1, which the model skips.
+    See `decode_positions`. An item without a candidate gives -1, which the model skips.
     """
-    translated: list[np.ndarray] = [np.empty(0, np.int64)] * len(texts)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    return decode_positions(
+        [channel.candidates[text] for text in texts], [channel.log_likelihood[text] for text in texts], model, weight
+    )
+
+
+def decode_positions(
+    candidates: Sequence[Int[np.ndarray, "_ k"]],
+    log_likelihood: Sequence[Float[np.ndarray, "_ k"]],
+    model: NgramModel,
+    weight: float = 1.0,
+) -> list[Int[np.ndarray, "_"]]:
+    """The best sequence of one candidate a position, the sum of its log likelihoods and `weight` times the model's.
+
+    A state is the last item and the best history that led to it: exact for a bigram model, and an approximation for
+    longer ones. A position whose first candidate is -1 gives -1.
+    """
+    translated: list[np.ndarray] = [np.empty(0, np.int64)] * len(candidates)
+    order = sorted(range(len(candidates)), key=lambda i: len(candidates[i]))
     for chunk in range(0, len(order), 512):
         rows = order[chunk : chunk + 512]
-        for row, found in zip(rows, _viterbi([texts[i] for i in rows], channel, model, weight), strict=True):
+        part = [candidates[i] for i in rows], [log_likelihood[i] for i in rows]
+        for row, found in zip(rows, _viterbi(*part, model, weight), strict=True):
             translated[row] = found
     return translated
 
 
-def _viterbi(texts: Texts, channel: Channel, model: NgramModel, weight: float) -> list[Int[np.ndarray, "_"]]:
-    lengths = np.array([len(text) for text in texts])
-    n, k, longest = len(texts), channel.candidates.shape[1], int(lengths.max(initial=0))
-    told = np.full((n, longest), -1)
-    for row, text in enumerate(texts):
-        told[row, : len(text)] = text
+def _viterbi(
+    candidates: Sequence[Int[np.ndarray, "_ k"]],
+    log_likelihood: Sequence[Float[np.ndarray, "_ k"]],
+    model: NgramModel,
+    weight: float,
+) -> list[Int[np.ndarray, "_"]]:
+    lengths = np.array([len(rows) for rows in candidates])
+    n, k, longest = len(candidates), candidates[0].shape[1], int(lengths.max(initial=0))
+    options_at, likelihood_at = np.full((n, longest, k), -1), np.full((n, longest, k), -np.inf)
+    for row, length in enumerate(lengths):
+        options_at[row, :length], likelihood_at[row, :length] = candidates[row], log_likelihood[row]
     depth = model.order - 1
     score = np.full((n, k), -np.inf)
     score[:, 0] = 0.0
@@ -183,8 +204,7 @@ def _viterbi(texts: Texts, channel: Channel, model: NgramModel, weight: float) -
     back, chosen = np.zeros((longest, n, k), np.int64), np.full((longest, n, k), -1)
     for t in range(longest):
         live = np.flatnonzero(t < lengths)
-        options = channel.candidates[told[live, t]]
-        likelihood = channel.log_likelihood[told[live, t]]
+        options, likelihood = options_at[live, t], likelihood_at[live, t]
         silent = options[:, 0] < 0
         likelihood[silent, 0] = 0.0
         contexts = np.repeat(history[live].reshape(len(live) * k, -1), k, axis=0)

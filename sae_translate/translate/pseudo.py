@@ -1,0 +1,110 @@
+"""Pseudo-parallel text: every segment of each language, translated position by position with the alignment."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from sae_translate.align.alignment import Alignment
+from sae_translate.align.statistics import share_positions
+from sae_translate.languages.language import Corpus
+from sae_translate.languages.text import one_item_per_position
+from sae_translate.translate.adapters import AdapterSpec
+from sae_translate.translate.lm import NgramModel, decode_positions
+
+CANDIDATES = 10
+"Targets of a position that are looked at."
+LEAST_SHARE = 0.02
+"An item with less than this share of a position is left out of a translation into sets."
+BLOCK = 20_000
+
+
+def heaviest_items(corpus: Corpus) -> Int[np.ndarray, "n"]:
+    """The item of the greatest weight at every position, -1 where it holds none."""
+    matrix = corpus.matrix
+    counts = np.diff(matrix.indptr)
+    found = np.full(len(counts), -1)
+    if counts.max(initial=0) <= 1:
+        found[counts == 1] = matrix.indices
+    else:
+        filled = np.flatnonzero(counts)
+        found[filled] = matrix[filled].argmax(axis=1)
+    return found
+
+
+def texts_of(corpus: Corpus, segments: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "_"]]:
+    """The heaviest items of these segments, positions without an item left out."""
+    items = heaviest_items(corpus)
+    found = (items[corpus.segments[i] : corpus.segments[i + 1]] for i in segments)
+    return [text[text >= 0] for text in found]
+
+
+def candidates_of(
+    corpus: Corpus, coupling: Float[np.ndarray, "source target"], k: int = CANDIDATES
+) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+    """Every position's k likeliest targets, and log P(target | position) - log P(target), which ranks them as
+    log P(position | target) does; -1 and -inf where there are fewer.
+
+    A position that holds several items is the mixture of what they stand for.
+    """
+    k = min(k, coupling.shape[1])
+    of_source = coupling.sum(axis=1, keepdims=True)
+    posterior = np.divide(coupling, of_source, out=np.zeros_like(coupling), where=of_source > 0)
+    with np.errstate(divide="ignore"):
+        log_target = np.log(coupling.sum(axis=0, dtype=np.float64))
+    shared = share_positions(corpus.matrix)
+    kinds, kind_of = np.arange(shared.shape[0]), np.arange(shared.shape[0])
+    if np.diff(shared.indptr).max(initial=0) <= 1:  # text: an item's candidates are the same wherever it stands
+        items = heaviest_items(corpus)
+        _, kinds, kind_of = np.unique(items, return_index=True, return_inverse=True)
+    best, score = [], []
+    for begin in range(0, len(kinds), BLOCK):
+        chance = shared[kinds[begin : begin + BLOCK]] @ posterior
+        top = np.argpartition(-chance, k - 1, axis=1)[:, :k]
+        value = np.take_along_axis(chance, top, axis=1)
+        order = np.argsort(-value, axis=1, kind="stable")
+        top, value = np.take_along_axis(top, order, axis=1), np.take_along_axis(value, order, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score.append(np.where(value > 0, np.log(value) - log_target[top], -np.inf))
+        best.append(np.where(value > 0, top, -1))
+    return np.concatenate(best)[kind_of], np.concatenate(score)[kind_of]
+
+
+def word_by_word(
+    corpus: Corpus, coupling: Float[np.ndarray, "source target"], model: NgramModel, weight: float
+) -> Corpus:
+    """The corpus in the target language, one item a position, chosen with a language model of the target."""
+    best, score = candidates_of(corpus, coupling)
+    cuts = corpus.segments[1:-1]
+    texts = decode_positions(np.split(best, cuts), np.split(score, cuts), model, weight)
+    items = np.concatenate(texts) if texts else np.empty(0, np.int64)
+    return Corpus(one_item_per_position(items, coupling.shape[1]), corpus.segments, corpus.documents)
+
+
+def as_sets(corpus: Corpus, coupling: Float[np.ndarray, "source target"], spec: AdapterSpec) -> Corpus:
+    """The corpus in a target language of weighted sets: at every position the items that it stands for."""
+    of_source = coupling.sum(axis=1, keepdims=True)
+    posterior = np.divide(coupling, of_source, out=np.zeros_like(coupling), where=of_source > 0)
+    kept = np.where(posterior >= LEAST_SHARE, posterior, 0)
+    least = -np.sort(-kept, axis=1)[:, min(spec.most_items, kept.shape[1]) - 1 :][:, :1]
+    kept = sparse.csr_array(np.where(kept >= least, kept, 0).astype(np.float32))
+    matrix = sparse.csr_array(share_positions(corpus.matrix) @ kept)
+    matrix.data *= spec.mean_weight * spec.most_items
+    return Corpus(matrix, corpus.segments, corpus.documents)
+
+
+def pseudo_parallel(
+    corpora: tuple[Corpus, Corpus],
+    specs: tuple[AdapterSpec, AdapterSpec],
+    alignment: Alignment,
+    models: tuple[NgramModel, NgramModel],
+    weight: float,
+) -> tuple[Corpus, Corpus]:
+    """Each corpus in the other's language, segment by segment: (source told in the target, target in the source)."""
+    told = []
+    for side, coupling in ((0, alignment.coupling), (1, np.ascontiguousarray(alignment.coupling.T))):
+        other = specs[1 - side]
+        if other.modality == "weighted_sets":
+            told.append(as_sets(corpora[side], coupling, other))
+        else:
+            told.append(word_by_word(corpora[side], coupling, models[1 - side], weight))
+    return told[0], told[1]

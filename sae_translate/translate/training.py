@@ -1,0 +1,344 @@
+"""Training a translator without pairs: a generator of steps, each of which can be resumed from exactly.
+
+The order of things follows Lample et al. 2018 (arXiv 1804.07755): start from a dictionary, denoise, translate back and
+learn from that. Every random draw is seeded by the step, so a step does the same whatever came before it.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from activation_cache.errors import UserError, choose
+from sae_translate.align.alignment import Alignment
+from sae_translate.languages.language import Corpus, Language
+from sae_translate.translate.adapters import AdapterSpec, Symbols, spec_of
+from sae_translate.translate.batches import Batch, batch_of, corrupt, short_segments
+from sae_translate.translate.config import TranslatorConfig
+from sae_translate.translate.criterion import Criterion, judge_network
+from sae_translate.translate.decoding import DecodingConfig, translate_batch
+from sae_translate.translate.lm import NgramModel, fit_ngrams
+from sae_translate.translate.losses import critic_loss, fooling_loss, moment_distance, prior_cost
+from sae_translate.translate.network import Latent, Network, closed, opened, seeded_network
+from sae_translate.translate.pseudo import pseudo_parallel, texts_of
+from sae_translate.translate.translator import Translator
+
+STARTS = {"alignment": True, "random": False}
+"Starts, and whether each needs an alignment."
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SEEDS_A_STEP = 64
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a later step depends on, as arrays and JSON."""
+
+    tensors: dict[str, Tensor]
+    record: dict
+    "step, best (criterion), best_step, looks (without a better one), history."
+
+
+@dataclass(frozen=True)
+class Step:
+    """How training goes, at one step."""
+
+    number: int
+    "Steps done."
+    total: int
+    losses: dict[str, float]
+    "Unweighted, both sides together."
+    criterion: Criterion | None
+    "At the steps where it is looked at."
+    is_best: bool
+    state: Callable[[], State] = field(repr=False)
+    "What to save in order to go on from here. It must be called before the next step is asked for."
+
+
+@dataclass(frozen=True)
+class Material:
+    """What training draws from; everything in pairs of source and target."""
+
+    specs: tuple[AdapterSpec, AdapterSpec]
+    corpora: tuple[Corpus, Corpus]
+    pseudo: tuple[Corpus, Corpus] | None
+    "Each corpus in the other's language, where there is an alignment."
+    segments: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]
+    "Segments to train on."
+    held_out: tuple[Batch, Batch]
+    models: tuple[NgramModel, NgramModel]
+    "Language models of the segments to train on."
+
+
+def prepare(
+    languages: tuple[Language, Language],
+    specs: tuple[AdapterSpec, AdapterSpec],
+    alignment: Alignment | None,
+    config: TranslatorConfig,
+) -> Material:
+    """Split, count, and translate with the dictionary.
+
+    Raises UserError where a side has too few segments of at most `max_length`.
+    """
+    training = config.training
+    kept, held, models = [], [], []
+    for language in languages:
+        usable = short_segments(language.corpus, training.max_length)
+        if len(usable) <= training.held_out:
+            raise UserError(
+                f"{language.name} has {len(usable)} segments of 1 to {training.max_length} positions, of which "
+                f"{training.held_out} are held out: give more text, raise max_length or lower held_out"
+            )
+        shuffled = np.random.default_rng(training.seed).permutation(usable)
+        held.append(batch_of(language.corpus, np.sort(shuffled[: training.held_out])).to(training.device))
+        kept.append(np.sort(shuffled[training.held_out :]))
+        models.append(fit_ngrams(texts_of(language.corpus, kept[-1]), len(language.items), config.lm_order))
+    corpora = languages[0].corpus, languages[1].corpus
+    pseudo = None
+    if alignment is not None and config.losses.pseudo_parallel.is_used:
+        pseudo = pseudo_parallel(corpora, specs, alignment, (models[0], models[1]), config.lm_weight)
+    return Material(specs, corpora, pseudo, (kept[0], kept[1]), (held[0], held[1]), (models[0], models[1]))
+
+
+def train(
+    source: Language,
+    target: Language,
+    alignment: Alignment | None = None,
+    config: TranslatorConfig = TranslatorConfig(),  # noqa: B008  (frozen)
+    modalities: tuple[str | None, str | None] = (None, None),
+    resume: State | None = None,
+) -> Generator[Step, None, Translator]:
+    """Train until the steps, the budget or the patience are used up; the translator of the best criterion.
+
+    With `resume`, the state of an earlier step with the same languages and configuration, training goes on as if it had
+    never stopped. Raises UserError where a side is empty or too short, the backbone does not fit the modality, the
+    alignment or the state is of other vocabularies, or memory runs out.
+    """
+    languages = (source, target)
+    if choose(STARTS, config.start, "start"):
+        check_alignment(alignment, languages)
+    else:
+        alignment = None
+    choose(PRECISIONS, config.training.precision, "precision")
+    specs = spec_of(source, modalities[0]), spec_of(target, modalities[1])
+    network = seeded_network(languages, specs, alignment, config)
+    material = prepare(languages, specs, alignment, config)
+    learner = Learner.fresh(network, config)
+    record = {"step": 0, "best": -1.0, "best_step": 0, "looks": 0, "history": []}
+    best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    if resume is not None:
+        best = learner.restore(resume, specs)
+        record = {**resume.record, "history": list(resume.record["history"])}
+    began, total = monotonic(), config.training.steps
+    while record["step"] < total and record["looks"] < config.training.patience:
+        try:
+            losses = learner.step(material, record["step"])
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"out of memory at batch_size {config.training.batch_size} and max_length "
+                f"{config.training.max_length}: lower one of them and raise accumulate ({error})"
+            ) from None
+        record["step"] += 1
+        over = 0 < config.training.budget < monotonic() - began
+        criterion, is_best = None, False
+        if record["step"] % config.training.evaluate_every == 0 or record["step"] == total or over:
+            criterion = judge_network(network, material.held_out, material.models, config.training.max_length)
+            is_best = criterion.value > record["best"]
+            record["history"].append([record["step"], criterion.value])
+            record["looks"] = 0 if is_best else record["looks"] + 1
+            if is_best:
+                record |= {"best": criterion.value, "best_step": record["step"]}
+                best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+        yield Step(record["step"], total, losses, criterion, is_best, partial(learner.state, best, record))
+        if over:
+            break
+    network.load_state_dict(best)
+    items = source.items, target.items
+    return Translator((source.name, target.name), items, specs, config, network.eval(), dict(record))
+
+
+def check_alignment(alignment: Alignment | None, languages: tuple[Language, Language]) -> None:
+    """Raises UserError where there is none, or it is of other vocabularies than the languages'."""
+    if alignment is None:
+        raise UserError("the start is alignment and none was given: give one, or choose the start random")
+    for name, items, language in zip(
+        ("source", "target"), (alignment.source_items, alignment.target_items), languages, strict=True
+    ):
+        if items != language.items:
+            raise UserError(
+                f"the alignment's {name} vocabulary ({len(items):,} items) is not that of {language.name} "
+                f"({len(language.items):,} items): align these two languages first"
+            )
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network with its critic and their optimisers."""
+
+    network: Network
+    critic: nn.Module
+    optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
+    "Of the network, and of the critic."
+    config: TranslatorConfig
+
+    @classmethod
+    def fresh(cls, network: Network, config: TranslatorConfig) -> "Learner":
+        d = network.backbone.d_model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.training.seed + 1)
+            critic = nn.Sequential(nn.Linear(d, d), nn.LeakyReLU(0.2), nn.Dropout(0.1), nn.Linear(d, 1))
+        critic = critic.to(config.training.device)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        lr = config.training.lr
+        optimisers = torch.optim.AdamW(trained, lr=lr), torch.optim.AdamW(critic.parameters(), lr=lr)
+        return cls(network, critic, optimisers, config)
+
+    def step(self, material: Material, number: int) -> dict[str, float]:
+        """One step of the network, and of the critic where there is one; the losses."""
+        training = self.config.training
+        devices = [training.device] if training.device.startswith("cuda") else []
+        rate = training.lr * min((number + 1) / training.warmup, (training.warmup / (number + 1)) ** 0.5)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        sums: dict[str, float] = {}
+        self.network.train()
+        with torch.random.fork_rng(devices=devices):
+            for part in range(training.accumulate):
+                seed = (training.seed * 1_000_003 + number) * SEEDS_A_STEP + part
+                torch.manual_seed(seed)
+                generator = torch.Generator().manual_seed(seed)
+                kind = training.device.split(":")[0]
+                bfloat16 = training.precision == "bfloat16"
+                with torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16):
+                    losses, weighted, critic = self.losses(material, number, generator)
+                (weighted / training.accumulate).backward()
+                if critic is not None:
+                    self.critic.zero_grad(set_to_none=part == 0)
+                    (critic / training.accumulate).backward()
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value.item() / training.accumulate
+        for module, optimiser in zip((self.network, self.critic), self.optimisers, strict=True):
+            nn.utils.clip_grad_norm_(module.parameters(), training.clip)
+            optimiser.step()
+        return sums
+
+    def losses(
+        self, material: Material, number: int, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """The losses on one batch of each side, their weighted sum, and the critic's own loss where it is used."""
+        weights = self.config.losses
+        found: dict[str, Tensor] = {}
+        latents: list[Latent] = []
+
+        def add(name: str, value: Float[Tensor, ""]) -> None:
+            found[name] = found.get(name, 0.0) + value
+
+        for side in (0, 1):
+            rows = self.draw(material, side, generator)
+            real = batch_of(material.corpora[side], rows).to(self.config.training.device)
+            if weights.denoise(number) or self.on_latents(number):
+                size = material.specs[side].size
+                noisy = corrupt(real, size, self.config.noise, generator, self.network.aligned)
+                latents.append(self.network.encode(side, noisy))
+                add("denoise", self.network.loss(side, latents[-1], real))
+                add("bottleneck", latents[-1].divergence)
+            if material.pseudo is not None and weights.pseudo_parallel(number):
+                told = batch_of(material.pseudo[side], rows).to(self.config.training.device)
+                noise = replace(self.config.noise, shuffle=0.0)
+                noisy = corrupt(told, material.specs[1 - side].size, noise, generator, self.network.aligned)
+                add("pseudo_parallel", self.network.loss(side, self.network.encode(1 - side, noisy), real))
+            if weights.back_translation(number) or weights.prior(number):
+                told = self.translated(side, real)
+                if weights.back_translation(number):
+                    add("back_translation", self.network.loss(side, self.network.encode(1 - side, told), real))
+                if weights.prior(number) and material.specs[1 - side].modality == "symbols":
+                    add("prior", self.prior(side, real, told, material.models[1 - side]))
+        critic = None
+        if weights.adversarial(number):
+            logits = [self.critic(latent.positions)[:, 0] for latent in latents]
+            fixed = [self.critic(latent.positions.detach())[:, 0] for latent in latents]
+            smoothing = self.config.training.critic_smoothing
+            found["adversarial"] = sum(fooling_loss(one, side) for side, one in enumerate(logits))
+            critic = sum(critic_loss(one, side, smoothing) for side, one in enumerate(fixed))
+            found["critic"] = critic.detach()
+        if weights.moments(number):
+            found["moments"] = moment_distance(latents[0].positions, latents[1].positions)
+        weighted = sum(getattr(weights, name)(number) * value for name, value in found.items() if name != "critic")
+        return found, weighted, critic
+
+    def on_latents(self, number: int) -> bool:
+        """Whether a loss on the latents of both sides is in use."""
+        weights = self.config.losses
+        return bool(weights.adversarial(number) or weights.moments(number) or weights.bottleneck(number))
+
+    def draw(self, material: Material, side: int, generator: torch.Generator) -> Int[np.ndarray, "b"]:
+        segments = material.segments[side]
+        return segments[torch.randint(len(segments), (self.config.training.batch_size,), generator=generator).numpy()]
+
+    def translated(self, side: int, batch: Batch) -> Batch:
+        """The batch in the other language, as the network stands."""
+        self.network.eval()
+        told = translate_batch(self.network, side, batch, DecodingConfig(max_length=self.config.training.max_length))
+        self.network.train()
+        return told
+
+    def prior(self, side: int, real: Batch, told: Batch, model: NgramModel) -> Float[Tensor, ""]:
+        """Cross entropy of the soft translation of `real` around its greedy one, under the other's bigrams."""
+        other, latent = 1 - side, self.network.encode(side, real)
+        adapter = self.network.adapters[other]
+        assert isinstance(adapter, Symbols), "a language model reads symbols"
+        before = None if self.network.aligned else opened(told, adapter.size)
+        mask = told.mask if self.network.aligned else closed(told, adapter.size).mask
+        said = adapter.scores(self.network.hidden(other, latent, before)).softmax(-1)[..., : adapter.size]
+        return prior_cost(said, bigram_matrix(model).to(said), mask)
+
+    def state(self, best: dict[str, Tensor], record: dict) -> State:
+        """Everything that later steps depend on."""
+        tensors = {f"best.{name}": value for name, value in best.items()}
+        for name, module in (("network", self.network), ("critic", self.critic)):
+            tensors |= {f"{name}.{key}": value.detach().clone() for key, value in module.state_dict().items()}
+        for number, optimiser in enumerate(self.optimisers):
+            for index, values in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{number}.{index}.{key}": value.clone() for key, value in values.items()}
+        return State(tensors, {**record, "history": [list(look) for look in record["history"]]})
+
+    def restore(self, state: State, specs: tuple[AdapterSpec, AdapterSpec]) -> dict[str, Tensor]:
+        """Take the state on; the best weights so far. Raises UserError where it is of another network."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            device = self.config.training.device
+            return {k[len(prefix) :]: v.to(device) for k, v in state.tensors.items() if k.startswith(prefix)}
+
+        try:
+            self.network.load_state_dict(part("network."))
+            self.critic.load_state_dict(part("critic."))
+        except RuntimeError as error:
+            sizes = " and ".join(f"{spec.size:,}" for spec in specs)
+            raise UserError(
+                f"the checkpoint does not fit languages of {sizes} items and this configuration: resume with those it "
+                f"was trained with, or start anew ({str(error).splitlines()[-1].strip()})"
+            ) from None
+        for number, optimiser in enumerate(self.optimisers):
+            fresh = optimiser.state_dict()
+            found: dict[int, dict[str, Tensor]] = {}
+            for key, value in state.tensors.items():
+                if key.startswith(f"optimiser.{number}."):
+                    index, name = key.split(".")[2:]
+                    found.setdefault(int(index), {})[name] = value
+            optimiser.load_state_dict({**fresh, "state": found})
+        return part("best.")
+
+
+def bigram_matrix(model: NgramModel) -> Float[Tensor, "contexts items"]:
+    """log P(item | context) for every item as context, and the beginning last."""
+    contexts = np.append(np.arange(model.size), model.begin)
+    rows = np.repeat(contexts, model.size)[:, None]
+    found = model.log_probability(rows, np.tile(np.arange(model.size), len(contexts)))
+    return torch.from_numpy(found.reshape(len(contexts), model.size)).float()
