@@ -1,7 +1,9 @@
 """Datasets as streams of documents: by hub name, or from a file or a folder of files, on disk or under a URL.
 
     .txt       documents between `<|endoftext|>` marks where there are any; else paragraphs between blank lines where
-               there are any; else a document a line
+               there are any; else a document a line; of lines that are all numbered (`7<tab>sentence` of Leipzig
+               corpora, `[1:2] verse` of a Bible) what stands behind the number
+    .tsv       a document a row, no header; the column is a number, counted from 1
     .json      a list of strings or of objects         .jsonl   a string or an object a line
     .csv       a header, then a document a row         .parquet a document a row
 Each also as `.gz`; a folder is its files in the order of their names. Objects, rows and hub datasets need a text
@@ -14,6 +16,7 @@ import gzip
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,6 +28,7 @@ from activation_cache.places import Place, any_failure_as_os_error, is_url, plac
 
 TEXT_COLUMNS = ("text", "content", "story", "sentence", "document", "body", "article", "passage")
 END_OF_TEXT = "<|endoftext|>"
+NUMBERED = re.compile(r"\d+\t|\[\d+:\d+\]\s")
 
 
 def load_documents(
@@ -111,8 +115,22 @@ def _txt(stream: Any, name: str, column: str | None) -> Iterator[str]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig").read()
     if END_OF_TEXT in text:
         return (part.strip() for part in text.split(END_OF_TEXT))
-    paragraphs = _paragraphs(text.splitlines())
-    return iter(paragraphs if len(paragraphs) > 1 else text.splitlines())
+    lines = text.splitlines()
+    told = [line for line in lines if line.strip() and not line.startswith("### ")]
+    if told and all(NUMBERED.match(line) for line in told):
+        return (NUMBERED.sub("", line, count=1).strip() for line in told)
+    paragraphs = _paragraphs(lines)
+    return iter(paragraphs if len(paragraphs) > 1 else lines)
+
+
+def _tsv(stream: Any, name: str, column: str | None) -> Iterator[str]:
+    if column is None or not column.isdecimal() or int(column) < 1:
+        raise UserError(f"{name} has columns without names: choose one by its number, counted from 1, not {column!r}")
+    for row, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8-sig"), start=1):
+        cells = line.rstrip("\n").split("\t")
+        if len(cells) < int(column):
+            raise UserError(f"{name}: row {row} has {len(cells)} columns and column {column} was asked for")
+        yield cells[int(column) - 1]
 
 
 def _paragraphs(lines: list[str]) -> list[str]:
@@ -169,8 +187,11 @@ def _parquet(stream: Any, name: str, column: str | None) -> Iterator[str]:
 
     source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
     file = parquet.ParquetFile(source)
-    strings = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)
-               or pa.types.is_large_string(field.type)]
+    strings = [
+        field.name
+        for field in file.schema_arrow
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
     all_columns = file.schema_arrow.names
     chosen = text_column({c: "" if c in strings else None for c in all_columns}, name, column)
     if chosen not in strings:
@@ -196,6 +217,7 @@ def text_column(row: dict[str, Any], name: str, column: str | None) -> str:
 
 FORMATS: dict[str, Callable[[Any, str, str | None], Iterator[str]]] = {
     ".txt": _txt,
+    ".tsv": _tsv,
     ".json": _json,
     ".jsonl": _jsonl,
     ".csv": _csv,

@@ -184,3 +184,14 @@ def read_tensors(path: Path, form: str, what: str, command: str) -> tuple[dict, 
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}): run `{command}` again") from None
     return json.loads((path / SUMMARY).read_text(encoding="utf-8")), tensors
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; a line that an interrupted run left unfinished is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        file.seek(0)
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")

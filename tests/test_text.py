@@ -13,7 +13,7 @@ from activation_cache.errors import UserError
 from activation_cache.places import place, put
 from activation_cache.text import load_documents
 
-DOCUMENTS = ["The cat sat.\nIt purred.", "Ein Hund, \"der\" bellt.", "x", "naïve 猫"]
+DOCUMENTS = ["The cat sat.\nIt purred.", 'Ein Hund, "der" bellt.', "x", "naïve 猫"]
 
 
 def write_csv(path, rows):
@@ -79,6 +79,28 @@ def test_what_cannot_be_read_under_a_url_is_told(monkeypatch):
 def test_a_txt_without_blank_lines_holds_a_document_a_line(tmp_path):
     (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
     assert list(load_documents(tmp_path / "lines.txt")) == ["one", "two", "three"]
+
+
+def test_sentences_of_a_leipzig_corpus_and_verses_of_a_bible_come_without_their_numbers(tmp_path):
+    leipzig = tmp_path / "deu_wikipedia_2021_10K-sentences.txt"
+    leipzig.write_text("1\tAm Anfang war das Wort.\n2\t1984 erschien es neu.\n", encoding="utf-8")
+    assert list(load_documents(leipzig)) == ["Am Anfang war das Wort.", "1984 erschien es neu."]
+    bible = tmp_path / "bible.txt"
+    bible.write_text("### Genesis\n\n[1:1]  In the beginning\n[1:2] Now\n\n### Exodus\n\n[1:1] These\n")
+    assert list(load_documents(bible)) == ["In the beginning", "Now", "These"]
+    other = tmp_path / "other.txt"
+    other.write_text("1\tone\nnot numbered\n")
+    assert list(load_documents(other)) == ["1\tone", "not numbered"]
+
+
+def test_a_tsv_gives_the_column_of_this_number(tmp_path):
+    pairs = tmp_path / "deu-eng.tsv"
+    pairs.write_text("Run!\tLauf!\nStop!\tHalt!\n")
+    assert list(load_documents(pairs, column="2")) == ["Lauf!", "Halt!"]
+    with pytest.raises(UserError, match="columns without names: choose one by its number, counted from 1, not 'de'"):
+        list(load_documents(pairs, column="de"))
+    with pytest.raises(UserError, match="row 1 has 2 columns and column 3 was asked for"):
+        list(load_documents(pairs, column="3"))
 
 
 def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):

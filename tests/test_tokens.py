@@ -5,8 +5,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sae_translate.demo.stories import generate
+from sae_translate.languages.text import word_language
 from sae_translate.languages.tokens import (
     byte_of_character,
+    split_sentences,
     split_words,
     token_names,
     token_surfaces,
@@ -103,3 +106,23 @@ def test_pieces_inside_words_are_named_with_a_hyphen_and_their_word():
 
 def test_split_words_keeps_apostrophes_and_separates_punctuation():
     assert split_words("Lily's dog didn't bark, ja!") == ["Lily's", "dog", "didn't", "bark", ",", "ja", "!"]
+
+
+def test_sentences_end_at_a_mark_and_its_quotation_unless_the_sentence_goes_on():
+    text = "Tom ran home. “Where is it?” asked Anna. „Hier!“ rief sie. Well... yes, 3.5 of them! End"
+    assert split_sentences(text) == [
+        "Tom ran home.", "“Where is it?” asked Anna.", "„Hier!“ rief sie.", "Well... yes, 3.5 of them!", "End"
+    ]  # fmt: skip
+
+
+def test_a_language_of_sentences_has_the_items_and_positions_of_its_documents():
+    documents = ["The cat sat. It slept.", "", "A dog ran."]
+    whole, cut = word_language(documents), word_language(documents, sentences=True)
+    assert cut.items == whole.items and (cut.corpus.matrix != whole.corpus.matrix).nnz == 0
+    assert cut.corpus.segments.tolist() == [0, 4, 7, 11] and cut.corpus.documents.tolist() == [0, 0, 1]
+    assert whole.corpus.segments.tolist() == [0, 7, 11]
+
+
+def test_stories_are_cut_into_the_sentences_of_their_plots():
+    for english, german in zip(generate("en", 40), generate("de", 40), strict=True):
+        assert len(split_sentences(english.text)) == len(split_sentences(german.text))

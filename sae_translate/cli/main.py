@@ -6,7 +6,7 @@ import sys
 import typer
 
 from activation_cache.errors import UserError
-from sae_translate.cli import align, cache, demo, info, label, report, train_sae, verify
+from sae_translate.cli import ablate, align, cache, demo, info, label, report, train, train_sae, translate, verify
 
 app = typer.Typer(
     help="Read the latents of sparse autoencoders by unsupervised translation: no LLM, no paired data.",
@@ -21,6 +21,9 @@ for verb, run in {
     "train-sae": train_sae.run,
     "label": label.run,
     "align": align.run,
+    "train": train.run,
+    "translate": translate.run,
+    "ablate": ablate.run,
     "report": report.run,
     "verify": verify.run,
     "info": info.run,

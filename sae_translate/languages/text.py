@@ -8,7 +8,7 @@ from jaxtyping import Int
 from scipy import sparse
 
 from sae_translate.languages.language import Corpus, Language
-from sae_translate.languages.tokens import split_words
+from sae_translate.languages.tokens import split_sentences, split_words
 
 
 def one_item_per_position(items: Int[np.ndarray, "n"], size: int) -> sparse.csr_array:
@@ -30,16 +30,22 @@ def token_language(
     return Language(name, tuple(names), Corpus(one_item_per_position(tokens, len(names)), segments, documents))
 
 
-def word_language(documents: Iterable[str], name: str = "text") -> Language:
-    """The text language of words: one segment a document, one item a distinct word, the most frequent first."""
-    split = [split_words(document) for document in documents]
-    split = [words for words in split if words]
-    vocabulary = [word for word, _ in Counter(word for words in split for word in words).most_common()]
+def word_language(
+    documents: Iterable[str], name: str = "text", sentences: bool = False, lower: bool = False
+) -> Language:
+    """The text language of words: one item a distinct word, the most frequent first; one segment a document, or with
+    `sentences` one a sentence. Items and positions are the same either way. With `lower` case is not told apart."""
+    parts = [split_sentences(document) if sentences else [document] for document in documents]
+    split = [[words for part in pieces if (words := split_words(part.lower() if lower else part))] for pieces in parts]
+    split = [segments for segments in split if segments]
+    words = [word for segments in split for segment in segments for word in segment]
+    vocabulary = [word for word, _ in Counter(words).most_common()]
     index = {word: i for i, word in enumerate(vocabulary)}
-    items = np.array([index[word] for words in split for word in words], dtype=np.int64)
-    segments = np.concatenate([[0], np.cumsum([len(words) for words in split])]).astype(np.int64)
-    matrix = one_item_per_position(items, len(vocabulary))
-    return Language(name, tuple(vocabulary), Corpus(matrix, segments, np.arange(len(split))))
+    items = np.array([index[word] for word in words], dtype=np.int64)
+    lengths = [len(segment) for segments in split for segment in segments]
+    bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    belongs = np.repeat(np.arange(len(split)), [len(segments) for segments in split])
+    return Language(name, tuple(vocabulary), Corpus(one_item_per_position(items, len(vocabulary)), bounds, belongs))
 
 
 def most_frequent(language: Language, size: int) -> Int[np.ndarray, "kept"]:

@@ -2,12 +2,16 @@
 
 import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 WORD_PATTERN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 "Words with their inner apostrophes, and single punctuation marks."
+
+SENTENCE_END = re.compile(r"(?<=[.?!…])[\"”“»'’)]*\s+(?![a-zß-öø-ÿ])")
+"Behind a sentence: its closing quotation marks and a space, unless the next word is in lower case."
 
 VISIBLE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 
@@ -148,3 +152,10 @@ def token_names(
 def split_words(text: str) -> list[str]:
     """Words and punctuation marks of a text, in order, with their case."""
     return WORD_PATTERN.findall(text)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, their marks included."""
+    bounds = [0, *(match.end() for match in SENTENCE_END.finditer(text)), len(text)]
+    parts = (text[begin:end].strip() for begin, end in pairwise(bounds))
+    return [part for part in parts if part]

@@ -105,7 +105,8 @@ class XTransformers(nn.Module):
 def _layers(config: BackboneConfig) -> dict[str, Any]:
     return {
         "dim": config.d_model, "depth": config.depth, "heads": config.heads, "attn_dim_head": HEAD,
-        "rotary_pos_emb": True, "rotary_emb_dim": HEAD, "ff_mult": 2, "attn_dropout": config.dropout, "ff_dropout": config.dropout,
+        "rotary_pos_emb": True, "rotary_emb_dim": HEAD, "ff_mult": 2, "attn_dropout": config.dropout,
+        "ff_dropout": config.dropout,
     }  # fmt: skip
 
 

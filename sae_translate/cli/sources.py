@@ -1,0 +1,65 @@
+"""What `train`, `translate` and `ablate` read a language from: text, generated stories, or a cache's latents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from activation_cache.errors import UserError
+from sae_translate.cli.cache import generated_documents
+
+if TYPE_CHECKING:
+    from sae_translate.languages.language import Language
+
+
+def is_cache(source: str) -> bool:
+    """Whether the name is a folder that `sae-translate cache` wrote."""
+    return (Path(source).expanduser() / "manifest.json").is_file()
+
+
+def documents_of(source: str, column: str | None, seed: int) -> Iterator[str]:
+    """The documents of a text: a file, a folder, a hub name, or generated stories. `FILE:2` is column 2 of the file."""
+    from activation_cache.text import load_documents
+
+    generated = generated_documents(source, seed)
+    if generated is not None:
+        return generated
+    path, _, number = source.rpartition(":")
+    if path and number.isdecimal() and not Path(source).exists():
+        return load_documents(path, column=number)
+    return load_documents(source, column=column)
+
+
+def read_language(
+    source: str, vocabulary: int, lower: bool, n_documents: int | None, column: str | None, seed: int
+) -> "tuple[Language, Language]":
+    """The language of whole documents, for aligning, and the same cut into sentences, for training.
+
+    Of a text the most frequent `vocabulary` words are kept. A cache's latents are not cut: its contexts are segments.
+    Raises UserError where the source holds nothing.
+    """
+    from itertools import islice
+
+    from sae_translate.languages.text import keep_items, most_frequent, word_language
+
+    if is_cache(source):
+        return (language := latents_of(source), language)
+    documents = list(islice(documents_of(source, column, seed), n_documents))
+    whole = word_language(documents, source, lower=lower)
+    cut = word_language(documents, source, sentences=True, lower=lower)
+    if not len(whole.items):
+        raise UserError(f"{source} holds no word: give a text")
+    kept = most_frequent(whole, vocabulary)
+    return keep_items(whole, kept), keep_items(cut, kept)
+
+
+def latents_of(cache: str) -> "Language":
+    """The latents of a cache's first SAE that fire at all."""
+    import numpy as np
+
+    from activation_cache.shards import ActivationCache
+    from sae_translate.languages.latents import latent_language
+
+    opened = ActivationCache(Path(cache).expanduser())
+    latents = opened.latents()
+    live = np.flatnonzero(np.bincount(latents.indices, minlength=latents.shape[1]))
+    return latent_language(latents, opened.context_offsets, opened.document_ids, live, cache)

@@ -1,0 +1,71 @@
+"""`sae-translate translate`: text through a translator, a line at a time."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from activation_cache.errors import UserError
+
+
+def run(
+    translator: Annotated[Path, typer.Argument(help="Folder that `sae-translate train` wrote.")],
+    text: Annotated[Path | None, typer.Argument(help="File with a text a line. Default: standard input.")] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="From the target back into the source.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File that gets a translation a line. Default: the screen.")] = None,
+    method: Annotated[str, typer.Option(help="greedy, beam or sample.")] = "greedy",
+    beam: Annotated[int, typer.Option(help="Hypotheses that beam search keeps.")] = 4,
+    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line: source and target.")] = False,
+) -> None:
+    """Translate lines of text; words that the translator does not know are copied."""
+    if out is not None and out.exists() and not overwrite:
+        raise UserError(f"{out} exists: give another --out, or --overwrite to replace it")
+    if beam < 1 or temperature <= 0:
+        raise UserError("--beam must be at least 1, --temperature above 0")
+    from sae_translate.translate.decoding import METHODS, DecodingConfig
+    from sae_translate.translate.translator import load_translator
+
+    if method not in METHODS:
+        raise UserError(f"unknown decoding method {method!r}: choose one of {', '.join(METHODS)}")
+    loaded = load_translator(translator, device)
+    lines = read_lines(text)
+    decoding = DecodingConfig(method, beam=beam, temperature=temperature, seed=seed)
+    told = translate_lines(loaded, lines, int(reverse), decoding)
+    if as_json:
+        told = [json.dumps({"source": a, "target": b}, ensure_ascii=False) for a, b in zip(lines, told, strict=True)]
+    if out is None:
+        print("\n".join(told))
+        return
+    from sae_translate.artifacts import write_text
+
+    write_text(out, "".join(line + "\n" for line in told))
+
+
+def read_lines(path: Path | None) -> list[str]:
+    """The lines of a file, or of standard input. Raises UserError where there is none, or no text in it."""
+    try:
+        content = sys.stdin.read() if path is None else path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"no such text: {path} ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path or 'standard input'} is not UTF-8 text: convert it first") from None
+    if not content.strip():
+        raise UserError(f"{path or 'standard input'} is empty: give a line of text or more")
+    return content.splitlines()
+
+
+def translate_lines(translator, lines: list[str], side: int, decoding) -> list[str]:
+    """Every line translated sentence by sentence, words and marks set apart by spaces."""
+    from sae_translate.languages.tokens import split_sentences, split_words
+
+    lower = translator.record.get("lower", True)
+    sentences = [[split_words(part.lower() if lower else part) for part in split_sentences(line)] for line in lines]
+    flat = [words for line in sentences for words in line]
+    told = iter(translator.translate_words(flat, side, decoding))
+    return [" ".join(word for _ in line for word in next(told)) for line in sentences]
