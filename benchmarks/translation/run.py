@@ -1,0 +1,309 @@
+"""Translation without pairs, against its ceilings: hidden Markov languages, ciphers of Markov chains, stories, Tatoeba.
+
+    python benchmarks/translation/run.py hmm --states 8 --symbols 32 --positions 10000 --seeds 5
+    python benchmarks/translation/run.py markov --states 64 --positions 50000 --seeds 3
+    python benchmarks/translation/run.py text stories:de stories:en --documents 3000 --seeds 1
+    python benchmarks/translation/run.py text TATOEBA:2 TATOEBA:1 --vocabulary 3000 --seeds 1
+    python benchmarks/translation/run.py page          # reports/translation.md from the figures
+
+Every run adds its figures and its command to reports/translation.json.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import sacrebleu
+import torch
+
+import sae_translate
+from sae_translate.align.decipher import DecipherConfig, decipher
+from sae_translate.align.hidden import HiddenConfig, fit_tied
+from sae_translate.artifacts import plain, write_text
+from sae_translate.demo.pairs import build_pair, story_test
+from sae_translate.demo.stories import generate_documents
+from sae_translate.languages.hmm import (
+    beliefs,
+    ceiling,
+    expected_accuracy,
+    hidden_markov,
+    random_transitions,
+    sample,
+    translate_by_posterior,
+)
+from sae_translate.languages.language import Language
+from sae_translate.languages.text import keep_items, most_frequent, word_language
+from sae_translate.translate.config import (
+    BackboneConfig,
+    LossConfig,
+    NoiseConfig,
+    Schedule,
+    TrainingConfig,
+    TranslatorConfig,
+    constant,
+)
+from sae_translate.translate.lm import channel_of, decode_words, fit_ngrams
+from sae_translate.translate.pseudo import texts_of
+from sae_translate.translate.training import Step, train
+from sae_translate.translate.translator import Translator
+
+REPORT = Path("reports/translation.json")
+SEGMENT = 100
+
+
+def measure_hmm(arguments: argparse.Namespace, seed: int) -> dict:
+    """Tied EM on two texts that share nothing but the chain; the control has two chains."""
+    rng = np.random.default_rng(seed)
+    chain, other = (random_transitions(arguments.states, rng) for _ in range(2))
+    source, target = (hidden_markov(chain, arguments.symbols, rng) for _ in range(2))
+    foreign = hidden_markov(other, arguments.symbols, rng)
+    n = arguments.positions // SEGMENT
+    texts = [sample(one, n, SEGMENT, rng)[1] for one in (source, target, foreign)]
+    test = sample(source, 200, SEGMENT, rng)[1]
+    bound, posterior = ceiling(source, target, test), beliefs(source, test).posterior
+    config = HiddenConfig(states=arguments.states, seed=seed)
+    began = process_time()
+    fit = fit_tied(texts[0], texts[1], arguments.symbols, arguments.symbols, config)
+    seconds = process_time() - began
+    found = expected_accuracy(target, posterior, translate_by_posterior(*fit.languages, test).ravel())
+    truth = sum(beliefs(one, text).log_likelihood for one, text in zip((source, target), texts[:2], strict=True))
+    result = {
+        "seed": seed, "bayes": bound.bayes, "frequency": bound.frequency, "accuracy": found,
+        "of_bayes": found / bound.bayes, "log_likelihood": fit.log_likelihood,
+        "log_likelihood_of_the_truth": truth / (texts[0].size + texts[1].size), "cpu_seconds": seconds,
+    }  # fmt: skip
+    if arguments.control:
+        wrong = fit_tied(texts[0], texts[2], arguments.symbols, arguments.symbols, config)
+        told = translate_by_posterior(*wrong.languages, test).ravel()
+        result["control_of_bayes"] = expected_accuracy(foreign, posterior, told) / bound.bayes
+    return result
+
+
+def finished(steps) -> tuple[Translator, list[Step]]:
+    """The translator, and the steps at which the criterion was looked at."""
+    looked = []
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value, looked
+        if step.criterion is not None:
+            looked.append(step)
+            print(step.number, {name: round(value, 2) for name, value in step.losses.items()},
+                  round(step.criterion.value, 3), file=sys.stderr, flush=True)  # fmt: skip
+
+
+def measure_markov(arguments: argparse.Namespace, seed: int) -> dict:
+    """A cipher of a Markov chain: the alignment, and a network at every position that starts from it or from nowhere."""
+    pair = build_pair(f"markov:{arguments.states}", arguments.positions, seed)
+    began = process_time()
+    alignment = decipher(*pair.aligned, DecipherConfig(seed=seed, null_surrogates=0, max_source_core=arguments.states,
+                                                       max_target_core=arguments.states, min_count=5.0))  # fmt: skip
+    aligned = process_time() - began
+    result = {"seed": seed, "ceiling": pair.ceiling, "chance": pair.chance, "align_cpu_seconds": aligned}
+    for start in ("alignment", "random"):
+        config = TranslatorConfig(
+            start=start,
+            backbone=BackboneConfig("feedforward", d_model=128, depth=1, dropout=0.0),
+            losses=LossConfig(constant(1.0), constant(1.0), Schedule(0.0, 1.0, 100, 200)),
+            noise=NoiseConfig(0.0, 0.1, 0.0),
+            training=TrainingConfig(steps=arguments.steps, batch_size=16, lr=5e-3, warmup=20, evaluate_every=100,
+                                    held_out=40, max_length=50, seed=seed),
+            lm_order=2,
+        )  # fmt: skip
+        began = process_time()
+        translator, _ = finished(train(*pair.trained, alignment, config))
+        result[start] = {"score": pair.score(translator), "criterion": translator.record["best"],
+                         "cpu_seconds": process_time() - began}  # fmt: skip
+    return result
+
+
+def tokens_of(sentences: list[list[str]], language: Language) -> list[np.ndarray]:
+    """Item ids of words, -1 for one that the language lacks."""
+    index = {item: i for i, item in enumerate(language.items)}
+    return [np.array([index.get(word, -1) for word in sentence], dtype=np.int64) for sentence in sentences]
+
+
+def bleu(told: list[list[str]], truth: list[list[str]]) -> dict[str, float]:
+    """BLEU and chrF of words set apart by spaces."""
+    one, other = [" ".join(words) for words in told], [[" ".join(words) for words in truth]]
+    return {"bleu": sacrebleu.corpus_bleu(one, other, tokenize="none", force=True).score,
+            "chrf": sacrebleu.corpus_chrf(one, other).score}  # fmt: skip
+
+
+def story_material(arguments: argparse.Namespace, seed: int) -> tuple:
+    """Stories of different plots in the two languages, and a test of plots that neither tells."""
+    names = [name.removeprefix("stories:") for name in (arguments.source, arguments.target)]
+    documents = [list(generate_documents(name, arguments.documents, 3 * seed + number + 1))
+                 for number, name in enumerate(names)]  # fmt: skip
+    return documents, story_test(*names, 60, 3 * seed + 3)
+
+
+def table_material(arguments: argparse.Namespace, seed: int) -> tuple:
+    """Two columns of a table of sentences: the source of one half, the target of the other, a test apart.
+
+    Rows are dealt out by the words of the target, so that no sentence of it stands on two sides.
+    """
+    from sae_translate.cli.sources import documents_of
+    from sae_translate.languages.tokens import split_words
+
+    rows = list(zip(*(list(documents_of(name, None, 0)) for name in (arguments.source, arguments.target)), strict=True))
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for source, target in rows:
+        groups.setdefault(" ".join(split_words(target.lower())), []).append((source, target))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    keys = list(groups)
+    test = [groups[keys[i]][0] for i in order[:1000]]
+    halves = np.array_split(order[1000 : 1000 + (arguments.documents or len(order))], 2)
+    documents = [[pair[side] for i in half for pair in groups[keys[i]]] for side, half in enumerate(halves)]
+    words = tuple([split_words(pair[side].lower()) for pair in test] for side in (0, 1))
+    return documents, words
+
+
+def kept(language: Language, size: int) -> Language:
+    return keep_items(language, most_frequent(language, size))
+
+
+def word_by_word(test, languages, alignment, weights: tuple[float, ...]) -> dict:
+    """BLEU of the dictionary alone and with a trigram model, both ways."""
+    result = {}
+    for side, way in ((0, "forth"), (1, "back")):
+        coupling = alignment.coupling if side == 0 else np.ascontiguousarray(alignment.coupling.T)
+        other = languages[1 - side]
+        model = fit_ngrams(texts_of(other.corpus, np.arange(len(other.corpus.documents))), len(other.items), 3)
+        channel = channel_of(coupling)
+        texts = tokens_of(test[side], languages[side])
+        empty = channel.candidates.shape[1]
+        channel = type(channel)(np.vstack([channel.candidates, np.full((1, empty), -1)]),
+                                np.vstack([channel.log_likelihood, np.full((1, empty), -np.inf)]))  # fmt: skip
+        best = alignment.best()[:, 0] if side == 0 else coupling.argmax(axis=1)
+        plainly = [[other.items[best[i]] if i >= 0 else word for i, word in zip(text, words, strict=True)]
+                   for text, words in zip(texts, test[side], strict=True)]  # fmt: skip
+        result[f"word by word, {way}"] = bleu(plainly, test[1 - side])
+        for weight in weights:
+            told = decode_words(texts, channel, model, weight)
+            words = [[other.items[j] if j >= 0 else word for j, word in zip(text, source, strict=True)]
+                     for text, source in zip(told, test[side], strict=True)]  # fmt: skip
+            result[f"with a trigram model of weight {weight}, {way}"] = bleu(words, test[1 - side])
+    return result
+
+
+def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
+    """Word by word, with a language model, and by the network, which is judged at its best criterion."""
+    material = story_material if arguments.source.startswith("stories") else table_material
+    documents, test = material(arguments, seed)
+    whole = [kept(word_language(part, name, lower=True), arguments.vocabulary)
+             for part, name in zip(documents, (arguments.source, arguments.target), strict=True)]  # fmt: skip
+    cut = [kept(word_language(part, language.name, sentences=True, lower=True), arguments.vocabulary)
+           for part, language in zip(documents, whole, strict=True)]  # fmt: skip
+    began = process_time()
+    lags = tuple(range(1, arguments.lags + 1))
+    alignment = decipher(*whole, DecipherConfig(seed=seed, null_surrogates=0, lags=lags, max_source_core=1500,
+                                                max_target_core=1500))  # fmt: skip
+    result = {"seed": seed, "n_items": [len(one.items) for one in whole], "n_test": len(test[0]),
+              "n_positions": [one.corpus.n_positions for one in whole], "objective": alignment.objective,
+              "align_cpu_seconds": process_time() - began}  # fmt: skip
+    result |= word_by_word(test, cut, alignment, (0.5, 1.0))
+    print(json.dumps(plain(result)), file=sys.stderr, flush=True)
+    if not arguments.steps:
+        return result
+    config = TranslatorConfig(
+        backbone=BackboneConfig(arguments.backbone, d_model=arguments.width, depth=2, heads=4),
+        losses=LossConfig(
+            Schedule(1.0, 0.2, arguments.steps // 4, arguments.steps // 2),
+            Schedule(1.0, 0.3, arguments.steps // 4, arguments.steps // 2),
+            Schedule(0.0, 1.0, arguments.steps // 8, arguments.steps // 4),
+        ),
+        training=TrainingConfig(steps=arguments.steps, batch_size=arguments.batch, lr=2e-3, warmup=100, max_length=25,
+                                evaluate_every=max(1, arguments.steps // 5), held_out=40, patience=9, seed=seed,
+                                budget=arguments.budget),
+        lm_weight=0.5,
+    )  # fmt: skip
+    began = process_time()
+    translator, looked = finished(train(cut[0], cut[1], alignment, config))
+    result |= {"network_cpu_seconds": process_time() - began, "best_step": translator.record["best_step"],
+               "steps": translator.record["step"],
+               "criterion": [[step.number, step.criterion.value] for step in looked]}  # fmt: skip
+    for side, way in ((0, "forth"), (1, "back")):
+        result[f"network, {way}"] = bleu(translator.translate_words(test[side], side), test[1 - side])
+    return result
+
+
+MEASURES = {"hmm": measure_hmm, "markov": measure_markov, "text": measure_text}
+
+
+def write_page() -> None:
+    """reports/translation.md: the mean and the range of every figure, by run."""
+    lines = ["# Translation without pairs", "", "Mean (range) over seeds. Made by `benchmarks/translation/run.py`.", ""]
+    for key, run in json.loads(REPORT.read_text(encoding="utf-8"))["runs"].items():
+        lines += [
+            f"## {key}",
+            "",
+            f"    {run['command']}",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| n seeds | {len(run['results'])} |",
+        ]
+        rows: dict[str, list[float]] = {}
+        for result in run["results"]:
+            for name, value in flat(result):
+                rows.setdefault(name, []).append(value)
+        for name, values in rows.items():
+            span = f" ({min(values):.4g} to {max(values):.4g})" if len(values) > 1 else ""
+            lines.append(f"| {name} | {np.mean(values):.4g}{span} |")
+        lines.append("")
+    write_text(REPORT.with_suffix(".md"), "\n".join(lines))
+
+
+def flat(result: dict, before: str = "") -> list[tuple[str, float]]:
+    """The figures of a result by name."""
+    found = []
+    for name, value in result.items():
+        if isinstance(value, dict):
+            found += flat(value, f"{before}{name}: ")
+        elif isinstance(value, int | float) and name != "seed":
+            found.append((before + name.replace("_", " "), float(value)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*MEASURES, "page"])
+    parser.add_argument("source", nargs="?")
+    parser.add_argument("target", nargs="?")
+    parser.add_argument("--states", type=int, default=8)
+    parser.add_argument("--symbols", type=int, default=32)
+    parser.add_argument("--positions", type=int, default=10_000)
+    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--documents", type=int, default=None)
+    parser.add_argument("--vocabulary", type=int, default=3000)
+    parser.add_argument("--lags", type=int, default=6)
+    parser.add_argument("--backbone", default="xtransformers")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--budget", type=float, default=0.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.what == "page":
+        write_page()
+        return
+    results = []
+    for seed in range(arguments.seeds):
+        results.append(plain(MEASURES[arguments.what](arguments, seed)))
+        print(json.dumps(results[-1]), flush=True)
+    places = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    command = " ".join(["python benchmarks/translation/run.py", *places])
+    report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {"runs": {}}
+    report["version"] = sae_translate.__version__
+    report["runs"][" ".join(places)] = {"command": command, "results": results}
+    write_text(REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
