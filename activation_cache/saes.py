@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from activation_cache.text import looks_like_path
 
 GROUP = 16
 "Latents that share a maximum in the first stage of the two-stage top-k."
+BLOCK_BYTES = 1 << 28
+"Most memory for the encoder's dense output; more positions are encoded block by block."
 LARGEST_HALF, SMALLEST_HALF = np.float32(65504.0), np.float32(2.0**-24)
 
 
@@ -46,6 +50,21 @@ class SparseLatents:
     "float32 values that float16 can hold, sorted indices, no explicit zeros."
     saturated: int
     "Values beyond float16, cut to its largest number."
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory that serves every batch again: fresh pages cost a tenth of what the encoder computes into them."""
+
+    held: dict[str, Tensor]
+    "By what it is for."
+
+    def take(self, purpose: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A tensor whose content is whatever was there; it is taken away by the next call for the same purpose."""
+        held, size = self.held.get(purpose), math.prod(shape)
+        if held is None or held.numel() < size:
+            self.held[purpose] = held = torch.empty(size, dtype=dtype, device=device)
+        return held[:size].view(shape)
 
 
 @dataclass(frozen=True)
@@ -88,10 +107,18 @@ class LoadedSae:
 
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseLatents:
         """Active latents of every position, equal to `encode` to the rounding of float16."""
+        blocks = x.split(max(1, BLOCK_BYTES // (self.d_sae * self.sae.dtype.itemsize)))
+        path = SPARSE_PATHS.get(self.architecture)
         with torch.no_grad():
-            path = SPARSE_PATHS.get(self.architecture)
-            rows, columns, values = path(self.sae, x) if path else _nonzero(self.encode(x))
+            found = [path(self.sae, block, self._room) if path else _nonzero(self.encode(block)) for block in blocks]
+        firsts = np.cumsum([0, *(len(block) for block in blocks)])
+        rows = torch.cat([rows + int(first) for first, (rows, _, _) in zip(firsts, found, strict=False)])
+        columns, values = (torch.cat([entries[part] for entries in found]) for part in (1, 2))
         return _stored(rows, columns, values, (x.shape[0], self.d_sae))
+
+    @cached_property
+    def _room(self) -> "Room":
+        return Room({})
 
     def _shaped(self, x: Float[Tensor, "*batch d_in"]) -> Tensor:
         """The shape its encode wants: SAEs of hook_z take (heads, d_head), which they then flatten again."""
@@ -237,24 +264,28 @@ Entries = tuple[Tensor, Tensor, Tensor]
 "Rows, columns and values of the active latents, rows in order and columns in order within a row."
 
 
-def _hidden(sae: Any, x: Float[Tensor, "n d_in"], weight: Tensor, bias: Tensor) -> Float[Tensor, "n d_sae"]:
-    return torch.addmm(bias, x, weight)
-
-
-def _encoder_input(sae: Any, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
+def _hidden(sae: Any, x: Float[Tensor, "n d_in"], bias: Tensor, room: Room) -> Float[Tensor, "n d_sae"]:
+    """The encoder's product, in the room's memory."""
     x = sae.run_time_activation_norm_fn_in(x.to(sae.dtype))
-    return x - sae.b_dec if sae.cfg.apply_b_dec_to_input else x
+    x = x - sae.b_dec if sae.cfg.apply_b_dec_to_input else x
+    out = room.take("hidden", (len(x), sae.cfg.d_sae), x.dtype, x.device)
+    return torch.addmm(bias, x, sae.W_enc, out=out)
 
 
-def _topk_entries(sae: Any, x: Float[Tensor, "n d_in"]) -> Entries:
-    hidden = _hidden(sae, _encoder_input(sae, x), sae.W_enc, sae.b_enc)
+def _topk_entries(sae: Any, x: Float[Tensor, "n d_in"], room: Room) -> Entries:
+    hidden = _hidden(sae, x, sae.b_enc, room)
     if sae.cfg.rescale_acts_by_decoder_norm:
-        hidden = hidden * sae.W_dec.norm(dim=-1)
-    values, columns = top_k(hidden, sae.cfg.k)
+        hidden *= sae.W_dec.norm(dim=-1)
+    return (largest_on_cpu if hidden.device.type == "cpu" else largest_on_device)(hidden, sae.cfg.k)
+
+
+def largest_on_device(hidden: Float[Tensor, "n d"], k: int) -> Entries:
+    """The k largest values of every row that are above 0, on whatever device they are."""
+    values, columns = top_k(hidden, k)
     columns, order = columns.sort(dim=-1)
     values = values.gather(-1, order)
     active = values > 0
-    rows = torch.arange(len(x), device=x.device)[:, None].expand_as(columns)
+    rows = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(columns)
     return rows[active], columns[active], values[active]
 
 
@@ -274,23 +305,63 @@ def top_k(hidden: Float[Tensor, "n d"], k: int) -> tuple[Tensor, Tensor]:
     return values, place // k * n_groups + groups.gather(1, place % k)
 
 
-def _relu_entries(sae: Any, x: Float[Tensor, "n d_in"]) -> Entries:
-    hidden = _hidden(sae, _encoder_input(sae, x), sae.W_enc, sae.b_enc)
-    return _selected(hidden > 0, hidden)
+BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+"Integers of a float's width: those of positive floats are in the floats' order, and above those of all others."
+HALF_KEY, NO_KEY = 32, np.iinfo(np.int64).max
 
 
-def _jumprelu_entries(sae: Any, x: Float[Tensor, "n d_in"]) -> Entries:
-    hidden = _hidden(sae, _encoder_input(sae, x), sae.W_enc, sae.b_enc)
-    return _selected(hidden > sae.threshold.clamp_min(0), hidden)
+def largest_on_cpu(hidden: Float[Tensor, "n d"], k: int) -> Entries:
+    """The k largest values of every row that are above 0, of equal ones those of the lowest columns.
+
+    The k-th highest maximum of groups of columns is a floor under the k largest values. What reaches it lies in little
+    more than k strided groups of `GROUP`, and is little more than k values, which are sorted as integers, row by row.
+    """
+    bits, (n, d) = hidden.view(BITS[hidden.dtype]), hidden.shape
+    size = GROUP if d % GROUP == 0 and d // GROUP > k else 1
+    n_groups = d // size
+    highest = bits.view(n, size, n_groups).amax(dim=1)
+    coarse = highest.view(n, 4, -1).amax(dim=1) if n_groups % 4 == 0 and n_groups >= 8 * k else highest
+    floors = np.maximum(np.partition(coarse.numpy(), -k, axis=1)[:, -k], 1)
+    rows, groups = np.divmod(np.flatnonzero(highest.numpy() >= floors[:, None]), n_groups)
+    columns = groups[:, None] + np.arange(0, d, n_groups)
+    found = bits.numpy().reshape(-1).take(rows[:, None] * d + columns)
+    inside = np.flatnonzero(found >= floors[rows, None])
+    rows, columns, found = rows[inside // size], columns.reshape(-1)[inside], found.reshape(-1)[inside]
+    counts = np.bincount(rows, minlength=n)
+    keys = np.full((n, max(counts.max(initial=0), 1)), NO_KEY)
+    slots = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keys[rows, slots] = (np.iinfo(np.int32).max - found.astype(np.int64)) << HALF_KEY | columns
+    keys.sort(axis=1)
+    best = keys[:, :k]
+    falling, columns = np.divmod(best, 1 << HALF_KEY)
+    by_column = np.where(best == NO_KEY, NO_KEY, columns << HALF_KEY | falling)
+    by_column.sort(axis=1)
+    rows, place = np.nonzero(by_column != NO_KEY)
+    columns, falling = np.divmod(by_column[rows, place], 1 << HALF_KEY)
+    values = (np.iinfo(np.int32).max - falling).astype(found.dtype)
+    return torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(values).view(hidden.dtype)
 
 
-def _gated_entries(sae: Any, x: Float[Tensor, "n d_in"]) -> Entries:
+def _relu_entries(sae: Any, x: Float[Tensor, "n d_in"], room: Room) -> Entries:
+    return _above(_hidden(sae, x, sae.b_enc, room), torch.zeros_like(sae.b_enc), room)
+
+
+def _jumprelu_entries(sae: Any, x: Float[Tensor, "n d_in"], room: Room) -> Entries:
+    return _above(_hidden(sae, x, sae.b_enc, room), sae.threshold.clamp_min(0), room)
+
+
+def _gated_entries(sae: Any, x: Float[Tensor, "n d_in"], room: Room) -> Entries:
     """The gate's own product serves both paths: the magnitude's weights are the gate's times exp(r_mag)."""
-    hidden = _encoder_input(sae, x) @ sae.W_enc
-    rows, columns, _ = _selected(hidden > -sae.b_gate, hidden)
-    values = hidden[rows, columns] * sae.r_mag.exp()[columns] + sae.b_mag[columns]
+    rows, columns, gated = _above(_hidden(sae, x, sae.b_gate, room), torch.zeros_like(sae.b_gate), room)
+    values = (gated - sae.b_gate[columns]) * sae.r_mag.exp()[columns] + sae.b_mag[columns]
     active = values > 0
     return rows[active], columns[active], values[active]
+
+
+def _above(hidden: Float[Tensor, "n d_sae"], floors: Float[Tensor, "d_sae"], room: Room) -> Entries:
+    """What lies above its column's floor."""
+    mask = torch.gt(hidden, floors, out=room.take("mask", hidden.shape, torch.bool, hidden.device))
+    return _selected(mask, hidden)
 
 
 def _selected(mask: Tensor, values: Float[Tensor, "n d_sae"]) -> Entries:
@@ -305,7 +376,7 @@ def _nonzero(latents: Float[Tensor, "n d_sae"]) -> Entries:
     return _selected(latents != 0, latents)
 
 
-SPARSE_PATHS: dict[str, Callable[[Any, Tensor], Entries]] = {
+SPARSE_PATHS: dict[str, Callable[[Any, Tensor, Room], Entries]] = {
     "topk": _topk_entries,
     "standard": _relu_entries,
     "jumprelu": _jumprelu_entries,  # BatchTopK and matryoshka SAEs are saved as this

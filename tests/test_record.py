@@ -307,6 +307,15 @@ def test_the_bytes_of_the_plan_are_those_that_are_written(model, tmp_path, sae_f
         assert planned.n_bytes == pytest.approx(cache.n_bytes, rel=0.15)
 
 
+def test_an_architecture_without_a_sparse_path_is_recorded_by_its_own_encode_and_said(model, tmp_path):
+    folder = tiny.sae_folder(tmp_path / "pursuit", "matching_pursuit", hook_name=HOOK, context_size=10)
+    planned = plan(model, saes=(str(folder),), hook_names=(), context_size=None, activations=True)
+    assert any("no sparse path for matching_pursuit SAEs, sae.encode is used" in note for note in planned.notes)
+    cache = written(planned, tmp_path / "c")
+    expected = planned.saes[0].encode(torch.from_numpy(reference(model, planned))).numpy()
+    assert ((cache.latents().toarray() != 0) == (expected != 0)).mean() > 0.999
+
+
 CONTRADICTIONS = {
     "model": (dict(model="pythia-70m"), "contradicts the SAE"),
     "hook": (dict(hook_names=("blocks.0.hook_resid_post",)), "contradicts the SAE .* reads blocks.1.hook_resid_post"),

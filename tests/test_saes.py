@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from activation_cache import saes
 from activation_cache.errors import UserError
-from activation_cache.saes import load_sae, top_k
+from activation_cache.saes import largest_on_cpu, largest_on_device, load_sae, top_k
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,51 @@ def test_the_two_stage_top_k_is_the_top_k(n, d, k):
     assert all(len(set(row)) == k for row in columns.tolist())
 
 
-def test_a_batchtopk_sae_takes_the_fast_path_of_jumprelu(tmp_path, x):
+@pytest.mark.parametrize("select", [largest_on_cpu, largest_on_device])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n, d, k, shift", [(50, 256, 8, 0), (40, 1024, 32, -2), (5, 250, 8, 0), (3, 16, 16, 0),
+                                            (4, 64, 3, -9)])
+def test_the_largest_positive_values_are_selected(select, dtype, n, d, k, shift):
+    """With a shift of -2 about a fortieth of a row is positive, fewer than k; with -9 nothing is."""
+    hidden = (torch.randn(n, d, generator=torch.Generator().manual_seed(d)) + shift).to(dtype)
+    rows, columns, values = select(hidden, k)
+    assert torch.equal(hidden[rows, columns], values)
+    assert torch.equal(rows * d + columns, (rows * d + columns).unique()), "rows in order, columns in order, none twice"
+    for row in range(n):
+        best = hidden[row].topk(k).values
+        assert torch.equal(values[rows == row].sort(descending=True).values, best[best > 0])
+
+
+def test_of_equal_values_those_of_the_lowest_columns_are_selected():
+    hidden = torch.tensor([[1.0, 3.0, 2.0, 2.0] + [2.0] * 60, [5.0] * 64, [0.0] * 64])
+    rows, columns, _ = largest_on_cpu(hidden, 3)
+    assert rows.tolist() == [0, 0, 0, 1, 1, 1] and columns.tolist() == [1, 2, 3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("architecture", ["topk", "standard", "jumprelu", "gated", "matching_pursuit"])
+def test_encoding_block_by_block_gives_the_same(tmp_path, x, architecture, monkeypatch):
+    sae = load_sae(tiny.sae_folder(tmp_path, architecture))
+    whole = sae.encode_sparse(x).matrix
+    monkeypatch.setattr(saes, "BLOCK_BYTES", 256 * 4 * 33)  # 33 positions, which do not divide 200
+    parts = sae.encode_sparse(x).matrix
+    assert np.array_equal(parts.indptr, whole.indptr) and np.array_equal(parts.indices, whole.indices)
+    np.testing.assert_allclose(parts.data, whole.data, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name, more", [("BatchTopK", {}),
+                                        ("MatryoshkaBatchTopK", {"matryoshka_widths": [16, 64, 128]})])
+def test_batchtopk_and_matryoshka_saes_take_the_fast_path_of_jumprelu(tmp_path, x, name, more):
     import sae_lens
 
-    config = sae_lens.BatchTopKTrainingSAEConfig(d_in=tiny.WIDTH, d_sae=128, k=6)
-    trained = sae_lens.BatchTopKTrainingSAE(config)
-    trained.topk_threshold.fill_(0.7)
+    config = getattr(sae_lens, f"{name}TrainingSAEConfig")(d_in=tiny.WIDTH, d_sae=128, k=6, **more)
+    trained = getattr(sae_lens, f"{name}TrainingSAE")(config)
+    trained.topk_threshold.fill_(0.01)
     trained.save_inference_model(tmp_path)
     sae = load_sae(tmp_path)
     assert sae.architecture == "jumprelu" and sae.sparse_path
-    np.testing.assert_allclose(sae.encode_sparse(x).matrix.toarray(), sae.encode(x).numpy(), rtol=1e-3, atol=1e-6)
+    found = sae.encode_sparse(x).matrix.toarray()
+    assert 0.01 < (found != 0).mean() < 0.5
+    np.testing.assert_allclose(found, sae.encode(x).numpy(), rtol=1e-3, atol=1e-6)
 
 
 def test_values_beyond_float16_are_cut_to_its_largest_and_counted(tmp_path, x):
