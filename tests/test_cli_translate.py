@@ -33,8 +33,10 @@ def place(tmp_path_factory) -> Path:
     for name, seed in (("en", 1), ("de", 2)):
         (folder / f"{name}.json").write_text(json.dumps(list(generate_documents(name, 40, seed))))
     (folder / "small.json").write_text(json.dumps(SMALL))
-    told = sae_translate("train", folder / "de.json", folder / "en.json", "--config", folder / "small.json",
-                         "--out", folder / "translator", "--vocabulary", 60, "--log", folder / "log.jsonl", "--json")  # fmt: skip
+    options = ["--config", folder / "small.json", "--out", folder / "translator", "--vocabulary", 60]
+    told = sae_translate(
+        "train", folder / "de.json", folder / "en.json", *options, "--log", folder / "log.jsonl", "--json"
+    )
     (folder / "told.json").write_text(told)
     return folder
 
@@ -126,11 +128,10 @@ def grid(tmp_path) -> Path:
 
 def test_an_ablation_is_a_line_a_training_and_is_not_done_twice(grid):
     out = grid / "rows.jsonl"
-    planned = json.loads(
-        sae_translate("ablate", grid / "grid.json", "--out", out, "--dry-run", "--json").splitlines()[-1]
-    )
+    command = ["ablate", grid / "grid.json", "--out", out]
+    planned = json.loads(sae_translate(*command, "--dry-run", "--json"))
     assert planned == {"trainings": 8, "waiting": 8} and not out.exists()
-    tables = json.loads(sae_translate("ablate", grid / "grid.json", "--out", out, "--json"))
+    tables = json.loads(sae_translate(*command, "--json"))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert tables["trainings"] == len(rows) == 8
     assert {row["cell"]["design"] for row in rows} == {"all", "-pseudo_parallel", "-denoise", "-noise", "base",
@@ -138,17 +139,20 @@ def test_an_ablation_is_a_line_a_training_and_is_not_done_twice(grid):
     assert all(row["ceiling"] == pytest.approx(1) and row["chance"] < row["ceiling"] for row in rows)
     kept, last = out.read_text().splitlines()[:-1], rows[-1]
     out.write_text("".join(line + "\n" for line in kept) + '{"key": "cut of')
-    sae_translate("ablate", grid / "grid.json", "--out", out)
+    sae_translate(*command)
     again = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["key"] for row in again] == [row["key"] for row in rows]
     assert again[:-1] == rows[:-1] and again[-1]["score"] == last["score"]
 
 
-def test_an_ablation_names_what_it_does_not_know(grid):
-    for change, message in ((("losses", ["denois"]), "unknown loss 'denois'"), (("pairs", ["markow:6"]), "unknown pair"),
-                            (("pairs", ["markov:x"]), "a number of states or symbols"), (("seeds", 0), "needs a pair, a "
-                            "size, a start, a backbone and a seed")):  # fmt: skip
-        config = json.loads((grid / "grid.json").read_text()) | dict([change])
-        (grid / "wrong.json").write_text(json.dumps(config))
-        with pytest.raises(UserError, match=message):
-            sae_translate("ablate", grid / "wrong.json", "--out", grid / "rows.jsonl")
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("losses", ["denois"], "unknown loss 'denois'"),
+    ("pairs", ["markow:6"], "unknown pair 'markow'"),
+    ("pairs", ["markov:x"], "a number of states or symbols of 2 or more was needed, not 'x'"),
+    ("seeds", 0, "needs a pair, a size, a start, a backbone and a seed"),
+])  # fmt: skip
+def test_an_ablation_names_what_it_does_not_know(grid, key, value, message):
+    config = json.loads((grid / "grid.json").read_text()) | {key: value}
+    (grid / "wrong.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message):
+        sae_translate("ablate", grid / "wrong.json", "--out", grid / "rows.jsonl")

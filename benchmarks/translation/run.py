@@ -97,7 +97,7 @@ def finished(steps) -> tuple[Translator, list[Step]]:
 
 
 def measure_markov(arguments: argparse.Namespace, seed: int) -> dict:
-    """A cipher of a Markov chain: the alignment, and a network at every position that starts from it or from nowhere."""
+    """A cipher of a Markov chain: a network at every position that starts from the alignment, or from nowhere."""
     pair = build_pair(f"markov:{arguments.states}", arguments.positions, seed)
     began = process_time()
     alignment = decipher(*pair.aligned, DecipherConfig(seed=seed, null_surrogates=0, max_source_core=arguments.states,
