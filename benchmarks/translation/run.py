@@ -4,6 +4,7 @@
     python benchmarks/translation/run.py markov --states 64 --positions 50000 --seeds 3
     python benchmarks/translation/run.py text stories:de stories:en --documents 3000 --seeds 1
     python benchmarks/translation/run.py text TATOEBA:2 TATOEBA:1 --vocabulary 3000 --seeds 1
+    python benchmarks/translation/run.py latents --positions 150000 --steps 300 --width 64
     python benchmarks/translation/run.py page          # reports/translation.md from the figures
 
 Every run adds its figures and its command to reports/translation.json.
@@ -12,6 +13,7 @@ Every run adds its figures and its command to reports/translation.json.
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from time import process_time
 
@@ -22,7 +24,9 @@ import torch
 import sae_translate
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.hidden import HiddenConfig, fit_tied
+from sae_translate.align.statistics import share_positions
 from sae_translate.artifacts import plain, write_text
+from sae_translate.cli.demo import MODEL, SAE
 from sae_translate.demo.pairs import build_pair, story_test
 from sae_translate.demo.stories import generate_documents
 from sae_translate.languages.hmm import (
@@ -46,7 +50,7 @@ from sae_translate.translate.config import (
     constant,
 )
 from sae_translate.translate.lm import channel_of, decode_words, fit_ngrams
-from sae_translate.translate.pseudo import texts_of
+from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
 from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
 
@@ -167,7 +171,7 @@ def kept(language: Language, size: int) -> Language:
     return keep_items(language, most_frequent(language, size))
 
 
-def word_by_word(test, languages, alignment, weights: tuple[float, ...]) -> dict:
+def text_word_by_word(test, languages, alignment, weights: tuple[float, ...]) -> dict:
     """BLEU of the dictionary alone and with a trigram model, both ways."""
     result = {}
     for side, way in ((0, "forth"), (1, "back")):
@@ -206,7 +210,7 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     result = {"seed": seed, "n_items": [len(one.items) for one in whole], "n_test": len(test[0]),
               "n_positions": [one.corpus.n_positions for one in whole], "objective": alignment.objective,
               "align_cpu_seconds": process_time() - began}  # fmt: skip
-    result |= word_by_word(test, cut, alignment, (0.5, 1.0))
+    result |= text_word_by_word(test, cut, alignment, (0.5, 1.0))
     print(json.dumps(plain(result)), file=sys.stderr, flush=True)
     if not arguments.steps:
         return result
@@ -232,7 +236,72 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     return result
 
 
-MEASURES = {"hmm": measure_hmm, "markov": measure_markov, "text": measure_text}
+def most_likely(corpus: Corpus, coupling: np.ndarray) -> np.ndarray:
+    """Every position's likeliest target, the position's items mixed; no language model."""
+    chance = share_positions(corpus.matrix) @ (coupling / np.maximum(coupling.sum(axis=1, keepdims=True), 1e-30))
+    return chance.argmax(axis=1)
+
+
+def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
+    """SAE latents of the embedded model into the text it read: latents of some documents, text of others, a test apart.
+
+    The paired ceiling is the same dictionary, counted where latents and text are known together.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        documents = generate_documents("en", None, seed)
+        cache = record(folder, sae=str(SAE), model=str(MODEL), documents=documents, tokens=arguments.positions)
+        latents, tokens = cache.latents(), cache.tokens.astype(np.int64)
+        segments, ids = cache.context_offsets, cache.document_ids
+    vocabulary = int(tokens.max()) + 1
+    everything = np.unique(ids)
+    order = np.random.default_rng(seed).permutation(everything)
+    parts = np.split(order, [int(0.45 * len(order)), int(0.9 * len(order))])
+    text = Corpus(one_item_per_position(tokens, vocabulary), segments, ids)
+    live = np.flatnonzero(np.bincount(latents.indices, minlength=latents.shape[1]))
+    whole = latent_language(latents, segments, ids, live)
+    source = Language("latents", whole.items, whole.corpus.select_documents(parts[0]))
+    target = Language("tokens", tuple(map(str, range(vocabulary))), text.select_documents(parts[1]))
+    test, truth = whole.corpus.select_documents(parts[2]), heaviest_items(text.select_documents(parts[2]))
+    began = process_time()
+    config = DecipherConfig(seed=seed, null_surrogates=0, max_source_core=800, max_target_core=800)
+    alignment = decipher(source, target, config)
+    model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), vocabulary, 3)
+    together = share_positions(source.corpus.matrix).T @ text.select_documents(parts[0]).matrix
+    result = {"seed": seed, "n_latents": len(live), "n_test": len(truth), "objective": alignment.objective,
+              "align_cpu_seconds": process_time() - began,
+              "most frequent token": float((truth == target.counts.argmax()).mean())}  # fmt: skip
+
+    def score(told: np.ndarray) -> dict[str, float]:
+        lines = [[list(map(str, part)) for part in np.split(one, test.segments[1:-1])] for one in (told, truth)]
+        return {"accuracy": float((told == truth).mean()), **bleu(*lines)}
+
+    for name, coupling in (("unpaired", alignment.coupling), ("paired", together.toarray() / together.sum())):
+        coupling = coupling.astype(np.float32)
+        result[f"{name} dictionary"] = score(most_likely(test, coupling))
+        for weight in (0.5, 1.0):
+            told = heaviest_items(word_by_word(test, coupling, model, weight))
+            result[f"{name} dictionary with a trigram model of weight {weight}"] = score(told)
+    print(json.dumps(plain(result)), file=sys.stderr, flush=True)
+    if arguments.steps:
+        training = TrainingConfig(steps=arguments.steps, batch_size=16, lr=2e-3, warmup=50, max_length=128, held_out=20,
+                                  evaluate_every=max(1, arguments.steps // 4), seed=seed)  # fmt: skip
+        chosen = TranslatorConfig(
+            backbone=BackboneConfig("tagger", d_model=arguments.width, depth=1, heads=2),
+            losses=LossConfig(
+                constant(1.0), constant(0.3), Schedule(0.0, 1.0, arguments.steps // 3, arguments.steps // 2)
+            ),
+            training=training,
+            lm_weight=0.5,
+        )  # fmt: skip
+        began = process_time()
+        translator, _ = finished(train(source, target, alignment, chosen))
+        told = np.concatenate([[int(word) if word.isdecimal() else -1 for word in line]
+                               for line in translator.translate(test)])  # fmt: skip
+        result["network"] = {**score(told), "cpu_seconds": process_time() - began}
+    return result
+
+
+MEASURES = {"latents": measure_latents, "hmm": measure_hmm, "markov": measure_markov, "text": measure_text}
 
 
 def write_page() -> None:
