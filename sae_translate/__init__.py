@@ -24,6 +24,9 @@ PUBLIC = {
     "DecipherConfig": "sae_translate.align.decipher",
     "align_vectors": "sae_translate.align.vectors",
     "VectorsConfig": "sae_translate.align.vectors",
+    "train": "sae_translate.translate.training",
+    "TranslatorConfig": "sae_translate.translate.config",
+    "load_translator": "sae_translate.translate.translator",
     "Language": "sae_translate.languages.language",
     "Corpus": "sae_translate.languages.language",
 }

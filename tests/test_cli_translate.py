@@ -65,6 +65,18 @@ def test_a_file_and_standard_input_are_translated_line_by_line_and_unknown_words
     assert json.loads(back)["source"] == "the cat"
 
 
+def test_a_reference_gives_bleu_and_chrf_which_are_100_against_the_translation_itself(place):
+    lines = list(json.loads((place / "de.json").read_text()))[:3]
+    (place / "three.txt").write_text("\n".join(lines))
+    sae_translate("translate", place / "translator", place / "three.txt", "--out", place / "itself.txt")
+    command = ["translate", place / "translator", place / "three.txt", "--reference"]
+    done = CliRunner().invoke(app, [str(one) for one in (*command, place / "itself.txt")])
+    assert json.loads(done.stderr) == {"bleu": pytest.approx(100), "chrf": pytest.approx(100), "lines": 3}
+    with pytest.raises(UserError, match="has 40 lines and the text 3: a line each is needed"):
+        (place / "forty.txt").write_text("x\n" * 40)
+        sae_translate(*command, place / "forty.txt")
+
+
 def test_an_interrupted_training_goes_on_to_the_same_translator(place, tmp_path, monkeypatch):
     from safetensors.numpy import load_file
 

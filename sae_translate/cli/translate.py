@@ -20,6 +20,9 @@ def run(
     temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    reference: Annotated[
+        Path | None, typer.Option(help="File with the right translation a line: BLEU and chrF are told.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line: source and target.")] = False,
 ) -> None:
@@ -35,8 +38,13 @@ def run(
         raise UserError(f"unknown decoding method {method!r}: choose one of {', '.join(METHODS)}")
     loaded = load_translator(translator, device)
     lines = read_lines(text)
+    truth = None if reference is None else read_lines(reference)
+    if truth is not None and len(truth) != len(lines):
+        raise UserError(f"{reference} has {len(truth):,} lines and the text {len(lines):,}: a line each is needed")
     decoding = DecodingConfig(method, beam=beam, temperature=temperature, seed=seed)
     told = translate_lines(loaded, lines, int(reverse), decoding)
+    if truth is not None:
+        print(json.dumps(score(told, truth, loaded.record.get("lower", True))), file=sys.stderr)
     if as_json:
         told = [json.dumps({"source": a, "target": b}, ensure_ascii=False) for a, b in zip(lines, told, strict=True)]
     if out is None:
@@ -69,3 +77,14 @@ def translate_lines(translator, lines: list[str], side: int, decoding) -> list[s
     flat = [words for line in sentences for words in line]
     told = iter(translator.translate_words(flat, side, decoding))
     return [" ".join(word for _ in line for word in next(told)) for line in sentences]
+
+
+def score(told: list[str], truth: list[str], lower: bool) -> dict[str, float]:
+    """BLEU and chrF (sacrebleu) of words and marks set apart by spaces."""
+    import sacrebleu
+
+    from sae_translate.languages.tokens import split_words
+
+    references = [[" ".join(split_words(line.lower() if lower else line)) for line in truth]]
+    bleu = sacrebleu.corpus_bleu(told, references, tokenize="none", force=True)
+    return {"bleu": bleu.score, "chrf": sacrebleu.corpus_chrf(told, references).score, "lines": len(told)}
