@@ -104,6 +104,25 @@ def load_model(name_or_folder: str | os.PathLike, device: str = "cpu", dtype: st
     return Model(name, network.to(device).eval(), tokenizer, device, dtype)
 
 
+def load_tokenizer(name_or_folder: str | os.PathLike) -> Any:
+    """The tokenizer of a model, without the model. Errors: a `UserError` where there is none."""
+    import transformers
+
+    name = str(name_or_folder)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if looks_like_path(name):
+            raise UserError(f"no such model folder: {name}")
+        look_for_hub()
+    try:
+        source = str(folder) if folder.is_dir() else hub_name(name)
+        return transformers.AutoTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
+    except Exception as error:  # whatever it is, the tokenizer cannot be had from there
+        if folder.is_dir():
+            raise UserError(f"{name} holds no tokenizer: {next(iter(str(error).splitlines()), error)}") from None
+        raise hub_error("model", source, error, SHORT_NAMES) from None
+
+
 def _check_device(device: str) -> None:
     try:
         torch.empty(1, device=device)

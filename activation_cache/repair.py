@@ -22,6 +22,9 @@ def recording_config(
 
     Errors: a `UserError` where the manifest names a folder that is not here and nothing is given for it.
     """
+    if manifest.model_identity.startswith("imported"):
+        raise UserError(f"this cache was {manifest.model_identity}, and what it holds cannot be computed here: import "
+                        "it again with --overwrite")
     if saes and len(saes) != len(manifest.saes):
         raise UserError(f"{len(saes)} SAEs were given for a cache of {len(manifest.saes)}: give --sae once for each of "
                         f"{', '.join(entry.name for entry in manifest.saes)}, in this order")

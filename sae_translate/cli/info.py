@@ -1,8 +1,6 @@
 """`sae-translate info`: what is in a cache, ours or another library's, on one screen."""
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +11,6 @@ from sae_translate.cli.cache import size
 
 if TYPE_CHECKING:
     from activation_cache.places import Place
-
-SPLIT = re.compile(r"(\d+)_(\d+)\.safetensors")
-"delphi's file of the latents from one number to another, both included."
 
 
 def run(
@@ -45,6 +40,7 @@ def _written(key: str, value: object) -> str:
 
 def describe(cache: str) -> dict:
     """What a cache of any known kind holds. Errors: a `UserError` where the folder is none of them, or broken."""
+    from activation_cache.foreign import delphi_splits
     from activation_cache.places import is_url, place
 
     folder = place(cache)
@@ -54,7 +50,7 @@ def describe(cache: str) -> dict:
         return _ours(folder)
     if is_url(folder):
         raise UserError(f"{folder} is no cache of ours, and those of other libraries are read from disk: copy it here")
-    if splits := sorted(_delphi_splits(folder)):
+    if splits := delphi_splits(folder):
         return _delphi(folder, splits)
     if (folder / "dataset_info.json").is_file():
         return _saelens(folder)
@@ -92,14 +88,9 @@ def _activity(folder: "Place", sae_index: int) -> dict:
     return {"live": int((density > 0).sum()), "active_at_once": round(float(density.sum()), 1)}
 
 
-def _delphi_splits(folder: Path) -> Iterator[Path]:
-    """The files of a delphi cache, or of one of its hook points."""
-    for path in [*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]:
-        if SPLIT.fullmatch(path.name):
-            yield path
-
-
 def _delphi(folder: Path, splits: list[Path]) -> dict:
+    from activation_cache.foreign import SPLIT, read_json
+
     hooks: dict[str, dict] = {}
     tokens, config = [0, 0], {}
     for path in splits:
@@ -112,7 +103,7 @@ def _delphi(folder: Path, splits: list[Path]) -> dict:
         hook["files"] += 1
         hook["active"] += shapes["activations"][0]
         tokens = shapes.get("tokens", tokens)
-        config |= _json(path.parent / "config.json")
+        config |= read_json(path.parent / "config.json")
     n_tokens = tokens[0] * tokens[1]
     for hook in hooks.values():
         hook |= {"active_at_once": round(hook["active"] / n_tokens, 1)} if n_tokens else {}
@@ -134,16 +125,6 @@ def _shapes(path: Path) -> dict[str, list[int]]:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}): it was truncated or altered") from None
-
-
-def _json(path: Path) -> dict:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise UserError(f"{path} is not valid JSON: it was truncated or altered") from None
-    return raw if isinstance(raw, dict) else {}
 
 
 def _saelens(folder: Path) -> dict:

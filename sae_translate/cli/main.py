@@ -6,7 +6,21 @@ import sys
 import typer
 
 from activation_cache.errors import UserError
-from sae_translate.cli import ablate, align, cache, demo, info, label, report, train, train_sae, translate, verify
+from sae_translate.cli import (
+    ablate,
+    align,
+    cache,
+    demo,
+    export,
+    importing,
+    info,
+    label,
+    report,
+    train,
+    train_sae,
+    translate,
+    verify,
+)
 
 app = typer.Typer(
     help="Read the latents of sparse autoencoders by unsupervised translation: no LLM, no paired data.",
@@ -27,6 +41,8 @@ for verb, run in {
     "report": report.run,
     "verify": verify.run,
     "info": info.run,
+    "import": importing.run,
+    "export": export.run,
 }.items():
     app.command(verb)(run)
 
