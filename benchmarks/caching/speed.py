@@ -1,9 +1,16 @@
-"""Recording against its floors: a bare Hugging Face forward stopped at the hook, and that with the encoder's GEMM.
+"""Recording against its floors and its peers: a bare Hugging Face forward stopped at the hook, that with the encoder's
+GEMM, and eai-delphi, SAELens, nnsight and dictionary_learning through their public interfaces.
 
 The shape of pythia-70m with random weights, the residual stream after layer 3, a TopK SAE (k = 32) with random weights,
-fp32, contexts of 128 tokens, 16 in a batch. The passes are interleaved within every repetition and timed in CPU seconds
-of the process, one thread; a ratio is the median over repetitions of (floor's time / recording's time). Recording
-counts everything from the plan's tokens to files on disk: encoding, statistics, hashing and fsync.
+contexts of 128 tokens, 16 in a batch. All passes are interleaved within every repetition and timed in CPU seconds of
+their process, one thread; a ratio is the median over repetitions of (the other's time / recording's time). Recording
+counts everything from the plan's tokens to files on disk: encoding, statistics, hashing, fsync, and what is done once
+for a cache of any length, which weighs most in so short a one.
+
+The GEMM's floor is taken twice: as one writes it, with fresh memory for every product, and with memory used again.
+Peers get environments of their own under .bench/, made where they are not there, and run in processes of their own.
+Activations: SAELens writes float32 to disk, ours and nnsight's pass float16, dictionary_learning keeps float32 in
+memory.
 
     python benchmarks/caching/speed.py --out reports/caching_speed.json
 """
@@ -14,9 +21,11 @@ import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -37,6 +46,19 @@ from activation_cache.record import record
 LAYER, K, CONTEXT, BATCH = 3, 32, 128, 16
 HOOK = f"blocks.{LAYER}.hook_resid_post"
 VOCABULARY = 50_304
+WIDTHS = (1 << 14, 1 << 15)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+HUB_NAME = "EleutherAI/pythia-70m"
+BENCH = Path(__file__).resolve().parents[2] / ".bench"
+DELPHI = tuple(f"delphi latents {d_sae}" for d_sae in WIDTHS)
+PEERS = {
+    "peers": {"float32": ("sae_lens activations", "dictionary_learning activations", *DELPHI), "bfloat16": DELPHI},
+    "nnsight": {"float32": ("nnsight activations",), "bfloat16": ()},
+}
+"Which peers of `peers.py` run in which environment, by dtype."
+PACKAGES = {"peers": ("sae-lens", "dictionary-learning", "eai-delphi"), "nnsight": ("nnsight",)}
+UNWANTED = ("torchvision", "torchaudio", "torchcodec")
+"Asked for by vllm, which delphi asks for and none of this uses; built for another torch, they break transformers."
 
 
 def model(layers: int = 6) -> Model:
@@ -86,8 +108,70 @@ def bare_forward(network: GPTNeoXForCausalLM, tokens: Tensor, use: Callable[[Ten
     handle.remove()
 
 
-def passes(plans: dict[str, RecordingPlan], folder: Path) -> dict[str, Callable[[], None]]:
-    """Everything that is timed, by name."""
+def environment(name: str) -> Path:
+    """The python of a peers' environment, made where it is not there, with the torch that runs here."""
+    python = BENCH / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", BENCH / name], check=True)
+        pip = [python, "-m", "pip", "--quiet"]
+        torch_here = f"torch=={torch.__version__.split('+')[0]}"
+        subprocess.run([*pip, "install", torch_here, *PACKAGES[name]], check=True)
+        subprocess.run([*pip, "uninstall", "--yes", *UNWANTED], check=True)
+    return python
+
+
+def in_hub_cache(made: Model, home: Path) -> None:
+    """The model as the hub's local cache would hold it, so that peers load it by its name."""
+    repository = home / "hub" / f"models--{HUB_NAME.replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    made.network.save_pretrained(snapshot)
+    made.tokenizer.save_pretrained(snapshot)
+
+
+@contextlib.contextmanager
+def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[dict[str, Callable[[], float]]]:
+    """Passes of the peers that could be prepared, each giving the CPU seconds it took; `said` gets what each is."""
+    passes: dict[str, Callable[[], float]] = {}
+    with contextlib.ExitStack() as stack:
+        for name, by_dtype in PEERS.items():
+            if not by_dtype[dtype]:
+                continue
+            command = [environment(name), Path(__file__).with_name("peers.py"), *by_dtype[dtype],
+                       "--tokens", folder / "tokens.npy", "--out", folder / "peer", "--dtype", dtype]
+            log = stack.enter_context(open(folder / f"{name}.log", "w"))
+            child = stack.enter_context(subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                env=os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"},
+            ))
+            stack.callback(child.stdin.close)
+            told = json.loads(child.stdout.readline())
+            said |= told["peers"]
+            passes |= {peer: lambda child=child, peer=peer: _asked(child, peer) for peer in told["ready"]}
+        yield passes
+
+
+def _asked(child: subprocess.Popen, peer: str) -> float:
+    print(peer, file=child.stdin, flush=True)
+    answer = json.loads(child.stdout.readline())
+    if "error" in answer:
+        raise RuntimeError(f"{peer}: {answer['error']}")
+    return answer["seconds"]
+
+
+def timed(run: Callable[[], None]) -> Callable[[], float]:
+    def seconds() -> float:
+        began = time.process_time()
+        run()
+        return time.process_time() - began
+
+    return seconds
+
+
+def own_passes(plans: dict[str, RecordingPlan], folder: Path) -> dict[str, Callable[[], float]]:
+    """The floors and the recordings, by name, each giving the CPU seconds it took."""
     network = plans["activations"].model.network
     tokens = torch.from_numpy(plans["activations"].contexts.tokens).long().view(-1, CONTEXT)
 
@@ -96,58 +180,85 @@ def passes(plans: dict[str, RecordingPlan], folder: Path) -> dict[str, Callable[
             pass
         shutil.rmtree(folder / "out")
 
-    def gemm(plan: RecordingPlan) -> None:
+    def gemm(plan: RecordingPlan, again: bool) -> None:
         inner = plan.saes[0].sae
         weight, bias = inner.W_enc.detach(), inner.b_enc.detach()
-        bare_forward(network, tokens, lambda x: torch.addmm(bias, x.reshape(-1, 512), weight))
+        memory = torch.empty(BATCH * CONTEXT, weight.shape[1], dtype=weight.dtype) if again else None
+        bare_forward(network, tokens, lambda x: torch.addmm(bias, x.reshape(-1, 512), weight, out=memory))
 
-    timed = {"forward": lambda: bare_forward(network, tokens, lambda x: None)}
-    timed |= {f"record {name}": lambda plan=plan: recording(plan) for name, plan in plans.items()}
-    timed |= {f"forward + GEMM {name}": lambda plan=plan: gemm(plan) for name, plan in plans.items() if plan.saes}
-    return timed
+    latents = {name: plan for name, plan in plans.items() if plan.saes}
+    runs: dict[str, Callable[[], None]] = {"forward": lambda: bare_forward(network, tokens, lambda x: None)}
+    runs |= {f"forward + GEMM {name}": lambda plan=plan: gemm(plan, False) for name, plan in latents.items()}
+    runs |= {f"forward + GEMM {name}, memory used again": lambda plan=plan: gemm(plan, True)
+             for name, plan in latents.items()}
+    runs |= {f"record {name}": lambda plan=plan: recording(plan) for name, plan in plans.items()}
+    return {name: timed(run) for name, run in runs.items()}
+
+
+def measured(made: Model, text: list[str], folder: Path, dtype: str, repetitions: int, said: dict[str, str]) -> dict:
+    """CPU seconds of every pass in every repetition."""
+    loaded = Model(made.name, made.network.to(DTYPES[dtype]), made.tokenizer, made.device, dtype)
+    asked = {"activations": dict(hook_names=(HOOK,), context_size=CONTEXT, prepend_bos=False)} | {
+        f"latents {d_sae}": dict(saes=(str(folder / str(d_sae)),)) for d_sae in WIDTHS
+    }
+    plans = {name: plan_recording(RecordingConfig(dataset="random", batch_size=BATCH, dtype=dtype, **options), text,
+                                  loaded) for name, options in asked.items()}
+    with peers(folder, dtype, said) as others:
+        passes = own_passes(plans, folder) | others
+        seconds: dict[str, list[float]] = {name: [] for name in passes}
+        for repetition in range(repetitions):
+            for name, run in passes.items():
+                seconds[name].append(run())
+                print(f"{dtype} {repetition + 1}/{repetitions} {name}: {seconds[name][-1]:.2f} s", flush=True)
+    return seconds
+
+
+COMPARISONS = {
+    "activations": ("forward", "sae_lens activations", "nnsight activations", "dictionary_learning activations"),
+    **{f"latents {d}": ("forward", f"forward + GEMM latents {d}", f"forward + GEMM latents {d}, memory used again",
+                        f"delphi latents {d}") for d in WIDTHS},
+}
+"What every recording is held against."
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
+    """Speed of our recording over that of each other: the other's seconds over ours, repetition by repetition."""
+    out = {}
+    for name, others in COMPARISONS.items():
+        for other in others:
+            if other in seconds:
+                each = [a / b for a, b in zip(seconds[other], seconds[f"record {name}"], strict=True)]
+                out[f"record {name} / {other}"] = {"median": round(float(np.median(each)), 3),
+                                                   "each": [round(r, 3) for r in each]}
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16_384)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("reports/caching_speed.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, loaded, text = Path(temporary), model(), documents(arguments.tokens)
-        asked = {"activations": dict(hook_names=(HOOK,), context_size=CONTEXT, prepend_bos=False)} | {
-            f"latents {d_sae}": dict(saes=(str(sae(folder / str(d_sae), d_sae)),)) for d_sae in (1 << 14, 1 << 15)
-        }
-        plans = {name: plan_recording(RecordingConfig(dataset="random", batch_size=BATCH, **options), text, loaded)
-                 for name, options in asked.items()}
-        timed = passes(plans, folder)
-        seconds: dict[str, list[float]] = {name: [] for name in timed}
-        for repetition in range(arguments.repetitions + 1):
-            for name, run in timed.items():
-                began = time.process_time()
-                run()
-                if repetition:  # the first warms up
-                    seconds[name].append(time.process_time() - began)
-            print(f"repetition {repetition} of {arguments.repetitions}", flush=True)
-
-    def ratio(floor: str, ours: str) -> dict:
-        each = [a / b for a, b in zip(seconds[floor], seconds[ours], strict=True)]
-        return {"median": round(float(np.median(each)), 3), "each": [round(r, 3) for r in each]}
-
+    said: dict[str, str] = {}
     result = {
         "command": f"OMP_NUM_THREADS=1 python benchmarks/caching/speed.py --tokens {arguments.tokens} "
                    f"--repetitions {arguments.repetitions}",
-        "versions": {"torch": torch.__version__, "python": platform.python_version()}, "dtype": "float32", "k": K,
-        "activations / forward": ratio("forward", "record activations"),
-        **{f"latents {d} / (forward + GEMM)": ratio(f"forward + GEMM latents {d}", f"record latents {d}")
-           for d in (1 << 14, 1 << 15)},
-        **{f"latents {d} / forward": ratio("forward", f"record latents {d}") for d in (1 << 14, 1 << 15)},
-        "median cpu seconds (this machine only)": {k: round(float(np.median(v)), 2) for k, v in seconds.items()},
+        "versions": {"torch": torch.__version__, "python": platform.python_version()}, "k": K, "peers": said,
     }
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, made, text = Path(temporary), model(), documents(arguments.tokens)
+        for d_sae in WIDTHS:
+            sae(folder / str(d_sae), d_sae)
+        in_hub_cache(made, folder / "home")
+        np.save(folder / "tokens.npy", [[int(word[1:]) for word in document.split()] for document in text])
+        for dtype in DTYPES:
+            seconds = measured(made, text, folder, dtype, arguments.repetitions, said)
+            result[dtype] = ratios(seconds) | {
+                "median cpu seconds (this machine only)": {k: round(float(np.median(v)), 2) for k, v in seconds.items()}
+            }
+            arguments.out.parent.mkdir(exist_ok=True)
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
