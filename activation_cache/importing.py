@@ -20,7 +20,7 @@ from activation_cache.foreign import Foreign, read_foreign
 from activation_cache.layout import HookEntry, Manifest, SaeEntry
 from activation_cache.models import Model, load_tokenizer
 from activation_cache.places import Place
-from activation_cache.plan import TOKENS_PER_SHARD, Contexts, RecordingPlan
+from activation_cache.plan import TOKENS_PER_SHARD, Contexts, RecordingPlan, bytes_of
 from activation_cache.record import LARGEST_HALF, Progress, begun, gathered, write_statistics
 
 
@@ -52,8 +52,8 @@ def plan_import(
         n_documents=n_contexts, contexts_per_shard=max(1, TOKENS_PER_SHARD // length),
     )  # fmt: skip
     manifest = replace(manifest, key=layout.run_key(manifest))
-    n_active = sum(matrix.nnz for matrix in foreign.latents.values())
-    n_bytes = kept.size * (4 + 2 * sum(foreign.widths.values()) + 8 * len(foreign.latents)) + 4 * n_active
+    active = [matrix.nnz / foreign.tokens.size for matrix in foreign.latents.values()]
+    n_bytes = bytes_of(manifest, contexts.offsets, active)
     note = f"{foreign.kind} does not keep documents: each of the {n_contexts:,} contexts counts as one"
     return RecordingPlan(manifest, contexts, Model(name, None, tokenizer), (), n_bytes, (note,)), foreign
 

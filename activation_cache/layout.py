@@ -13,6 +13,7 @@ Inside a shard: `tokens` int32 [n], `context_lengths` int32 [contexts], `documen
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
@@ -177,6 +178,39 @@ class LatentStatistics:
     quantile_positions: Int[np.ndarray, "d_sae bands per_band"]
     "Positions from equal bands, lowest first, of a uniform sample of its active contexts; -1 pads."
     quantile_values: Float[np.ndarray, "d_sae bands per_band"]
+
+
+def shard_bytes(manifest: Manifest, n_tokens: int, n_contexts: int, active: list[int]) -> int:
+    """Bytes of a shard of so many tokens and contexts, and of so many active latents of each SAE."""
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+        "tokens": ((n_tokens,), np.dtype(np.int32)), "context_lengths": ((n_contexts,), np.dtype(np.int32)),
+        "document_ids": ((n_contexts,), np.dtype(np.int64)),
+    }
+    for h, hook in enumerate(manifest.hooks):
+        if hook.recorded:
+            arrays[f"activations.{h}"] = (n_tokens, hook.d), np.dtype(np.float16)
+    for s, (sae, n) in enumerate(zip(manifest.saes, active, strict=True)):
+        arrays[f"latents.{s}.indptr"] = (n_tokens + 1,), np.dtype(np.int64)
+        arrays[f"latents.{s}.indices"] = (n,), np.dtype(index_dtype(sae.d_sae))
+        arrays[f"latents.{s}.values"] = (n,), np.dtype(np.float16)
+    return encoded_bytes(arrays)
+
+
+SAFETENSORS_NAMES = {"int64": "I64", "int32": "I32", "uint32": "U32", "uint16": "U16", "float16": "F16"}
+
+
+def encoded_bytes(arrays: dict[str, tuple[tuple[int, ...], np.dtype]]) -> int:
+    """Bytes of a safetensors file of arrays of these shapes and types: 8, a header in JSON padded to eights, the data.
+
+    The header names each with its place in the data, where wider types come first, and equal ones by name.
+    """
+    header, end = {}, 0
+    kinds = list(SAFETENSORS_NAMES)
+    for name in sorted(arrays, key=lambda name: (-arrays[name][1].itemsize, kinds.index(str(arrays[name][1])), name)):
+        shape, dtype = arrays[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": SAFETENSORS_NAMES[str(dtype)], "shape": shape, "data_offsets": [begin, end]}
+    return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8 + end
 
 
 def _deciding(manifest: Manifest) -> dict[str, Any]:

@@ -23,8 +23,6 @@ DEFAULT_DATASET = "NeelNanda/pile-10k"
 DEFAULT_TOKENS = 1_000_000
 DEFAULT_CONTEXT_SIZE = 128
 TOKENS_PER_SHARD = 1 << 14
-HALF, INDEX, POINTER = 2, 4, 8
-"Bytes of a float16, of an int32, of an int64."
 ACTIVE_GUESS = 64
 "Active latents a position that a plan counts with, where the SAE does not fix their number."
 
@@ -94,7 +92,7 @@ class RecordingPlan:
     saes: tuple[Any, ...]
     "`saes.LoadedSae`, one an entry of the manifest."
     n_bytes: int
-    "About what the shards will take."
+    "What the shards will take: about, where SAEs do not fix how many latents are active."
     notes: tuple[str, ...] = field(default=())
     "What a user should know before it starts, a sentence each."
 
@@ -145,7 +143,9 @@ def plan_recording(
         contexts_per_shard=max(1, TOKENS_PER_SHARD // context_size),
     )
     manifest = dataclasses.replace(manifest, key=layout.run_key(manifest))
-    return RecordingPlan(manifest, contexts, model, saes, _bytes(manifest, saes), _notes(manifest, saes, config))
+    active = [float(min(getattr(sae.sae.cfg, "k", ACTIVE_GUESS), sae.d_sae)) for sae in saes]
+    n_bytes = bytes_of(manifest, contexts.offsets, active)
+    return RecordingPlan(manifest, contexts, model, saes, n_bytes, _notes(manifest, saes, config))
 
 
 def _place(name: str) -> str | None:
@@ -338,13 +338,14 @@ def cut_contexts(
     )
 
 
-def _bytes(manifest: Manifest, saes: tuple[Any, ...]) -> int:
-    dense = sum(hook.d * HALF for hook in manifest.recorded_hooks)
-    latents = 0
-    for sae in saes:
-        active = min(getattr(sae.sae.cfg, "k", ACTIVE_GUESS), sae.d_sae)
-        latents += active * (np.dtype(layout.index_dtype(sae.d_sae)).itemsize + HALF) + POINTER
-    return manifest.n_tokens * (INDEX + dense + latents) + manifest.n_contexts * 12
+def bytes_of(manifest: Manifest, offsets: Int[np.ndarray, "offsets"], active: list[float]) -> int:
+    """Bytes of all shards of contexts at these offsets, with so many active latents a position for each SAE."""
+    total = 0
+    for first in range(0, manifest.n_contexts, manifest.contexts_per_shard):
+        last = min(first + manifest.contexts_per_shard, manifest.n_contexts)
+        n = int(offsets[last] - offsets[first])
+        total += layout.shard_bytes(manifest, n, last - first, [round(rate * n) for rate in active])
+    return total
 
 
 def _notes(manifest: Manifest, saes: tuple[Any, ...], config: RecordingConfig) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ FLOORS = {
     3: (
         "activation_cache.arrow",
         "activation_cache.engines",
+        "activation_cache.estimate",
         "activation_cache.importing",
         "activation_cache.plan",
         "activation_cache.record",

@@ -74,7 +74,10 @@ def test_a_dry_run_says_the_same_and_writes_nothing(here):
     before = set(here.iterdir())
     dry = run("cache --model model --dataset text.json --out c --dry-run").stdout
     assert set(here.iterdir()) == before
-    assert run("cache --model model --dataset text.json --out c").stdout.startswith(dry)
+    plan, cost = dry[: dry.index("local:")], dry[dry.index("local:") :]
+    assert run("cache --model model --dataset text.json --out c").stdout.startswith(plan)
+    assert f"bytes:     {ActivationCache('c').n_bytes:,}\n" in cost
+    assert [line.split(":")[0] for line in cost.splitlines()] == ["local", "torchrun", "ray", "bytes"]
 
 
 def test_json_is_one_object_with_what_was_recorded(here):
@@ -84,6 +87,7 @@ def test_json_is_one_object_with_what_was_recorded(here):
     assert told["n_tokens"] == opened.n_tokens and told["saes"] == ["sae"] and told["hook_names"] == [HOOK]
     dry = json.loads(run("cache --sae sae --dataset text.json --out d --json --dry-run").stdout)
     assert not dry["recorded"] and dry["key"] == told["key"]
+    assert set(dry["seconds"]) == {"local", "torchrun", "ray"} and dry["n_bytes"] == told["n_bytes"] == opened.n_bytes
 
 
 def test_resume_continues_and_overwrite_replaces(here):

@@ -89,8 +89,9 @@ def run(
         print_plan(plan, out)
     if not dry_run:
         record_with_progress(plan, out, overwrite, resume, quiet=as_json or not first, engine=chosen_engine)
+    told = estimated(plan, quiet=as_json) if dry_run and first else {}
     if first and as_json:
-        print(json.dumps(described(plan, out, dry_run)))
+        print(json.dumps(described(plan, out, dry_run) | told))
 
 
 def is_first(engine: "EngineConfig") -> bool:
@@ -132,6 +133,35 @@ def described(plan: "RecordingPlan", out: Path | str, dry_run: bool) -> dict:
         "context_size": manifest.context_size, "prepend_bos": manifest.prepend_bos, "dtype": manifest.dtype,
         "n_bytes": plan.n_bytes, "key": manifest.key, "notes": list(plan.notes),
     }
+
+
+ESTIMATED = (("local", 1), *((engine, workers) for engine in ("torchrun", "ray") for workers in (2, 8, 64)))
+"Engines and numbers of machines or GPUs for which a dry run says how long it would take."
+
+
+def estimated(plan: "RecordingPlan", quiet: bool = False) -> dict:
+    """Bytes and seconds by engine and number of workers, from a little of the recording done now."""
+    from activation_cache.estimate import estimate
+
+    found = estimate(plan)
+    seconds: dict[str, dict[str, float]] = {}
+    for engine, workers in ESTIMATED:
+        seconds.setdefault(engine, {})[str(workers)] = round(found.seconds(engine, workers), 1)
+    if not quiet:
+        for engine, by_workers in seconds.items():
+            each = ", ".join(f"{duration(s)} on {workers}" for workers, s in by_workers.items())
+            print(f"{engine + ':':10} about {each} such machine{'s' * (engine != 'local')} or GPU"
+                  f"{'s' * (engine != 'local')}")
+        print(f"bytes:     {found.n_bytes:,}")
+    return {"n_bytes": found.n_bytes, "seconds": seconds}
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
 
 
 def size(n_bytes: int | float) -> str:

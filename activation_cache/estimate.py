@@ -1,0 +1,78 @@
+"""What a recording will take, from a little of it done beforehand: bytes, and time with every engine."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from activation_cache import examples, shards
+from activation_cache.plan import RecordingPlan, bytes_of
+from activation_cache.record import compute_shard, gathered
+
+ENOUGH = 2.0
+"Seconds of computing from which the rest is extrapolated."
+RAY_SECONDS = 10.0
+"About what a Ray cluster of one machine needs to start, its workers to load their libraries, and both to stop."
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a recording will take. Seconds are of processes like this one, each on a machine or GPU of its own."""
+
+    n_bytes: int
+    "Of all shards; exact where only dense activations are stored."
+    per_token: float
+    "Seconds to compute, hash and encode a token."
+    gather_per_token: float
+    "Seconds to gather a token into the statistics."
+    finish: float
+    "Seconds to finish the statistics."
+    n_tokens: int
+    n_shards: int
+
+    def seconds(self, engine: str, workers: int = 1) -> float:
+        """How long it takes with this engine; more workers than shards do not help."""
+        compute = self.n_tokens * self.per_token
+        gather = self.n_tokens * self.gather_per_token + self.finish
+        if engine == "local":
+            return compute + gather
+        share = math.ceil(self.n_shards / workers) / self.n_shards
+        return compute * share + gather + (RAY_SECONDS if engine == "ray" else 0.0)
+
+
+def estimate(plan: RecordingPlan, clock: Callable[[], float] = time.perf_counter) -> Estimate:
+    """Compute growing pieces from the middle of the recording until one took long enough, and extrapolate from it.
+
+    Nothing is written. Writing is not in it: it hides behind nothing, but is small next to any model's forward.
+    """
+    manifest = plan.manifest
+    n_contexts = min(manifest.batch_size, manifest.contexts_per_shard, manifest.n_contexts)
+    while True:
+        piece = replace(plan, manifest=replace(manifest, contexts_per_shard=n_contexts))
+        index = (manifest.n_contexts // n_contexts) // 2
+        began = clock()
+        arrays, _ = compute_shard(piece, index)
+        content = shards.encode_arrays(arrays)
+        hashlib.sha256(content).hexdigest()
+        spent = clock() - began
+        largest = min(manifest.contexts_per_shard, manifest.n_contexts)
+        if spent >= ENOUGH or n_contexts == largest:
+            break
+        n_contexts = min(4 * n_contexts, largest)
+    states = gathered([examples.start(sae.d_sae) for sae in manifest.saes], arrays, manifest)
+    began = clock()
+    states = gathered(states, arrays, manifest)  # later ones are cheaper than the first, which fills everything
+    gathering, began = clock() - began, clock()
+    for state in states:
+        shards.encode_arrays(vars(examples.finish(state)))
+    n = len(arrays["tokens"])
+    active = [len(arrays[f"latents.{i}.values"]) / n for i in range(len(manifest.saes))]
+    return Estimate(
+        bytes_of(manifest, plan.contexts.offsets, active),
+        spent / n,
+        gathering / n,
+        clock() - began,
+        manifest.n_tokens,
+        manifest.n_shards,
+    )
