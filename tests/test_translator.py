@@ -77,8 +77,9 @@ def finished(steps):
 
 def accuracy(translator, test_text) -> float:
     told = translator.translate(test_text[0].corpus)
-    return float(np.mean([[int(word) for word in text] == list(truth) for text, truth in
-                          zip(told, test_text[1], strict=True)]))  # fmt: skip
+    right = [word == str(true) for text, truth in zip(told, test_text[1], strict=True)
+             for word, true in zip(text, truth, strict=True)]  # fmt: skip
+    return float(np.mean(right))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_from_a_random_start_the_same_network_translates_nothing_and_the_criteri
     losses = replace(CONFIG.losses, pseudo_parallel=Schedule())
     translator, seen = finished(train(*languages, None, replace(CONFIG, start="random", losses=losses)))
     assert seen[-1].losses["denoise"] < 1.0, "it did learn to restore text"
-    assert accuracy(translator, test_text) < 0.1
+    assert accuracy(translator, test_text) < 0.3
     assert translator.record["best"] < 0.6 * trained[0].record["best"]
 
 

@@ -29,6 +29,7 @@ from sae_translate.artifacts import plain, write_text
 from sae_translate.cli.demo import MODEL, SAE
 from sae_translate.demo.pairs import build_pair, story_test
 from sae_translate.demo.stories import generate_documents
+from sae_translate.label.recorded import record
 from sae_translate.languages.hmm import (
     beliefs,
     ceiling,
@@ -38,8 +39,10 @@ from sae_translate.languages.hmm import (
     sample,
     translate_by_posterior,
 )
-from sae_translate.languages.language import Language
+from sae_translate.languages.language import Corpus, Language
+from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import keep_items, most_frequent, word_language
+from sae_translate.translate.adapters import spec_of
 from sae_translate.translate.config import (
     BackboneConfig,
     LossConfig,
@@ -50,7 +53,7 @@ from sae_translate.translate.config import (
     constant,
 )
 from sae_translate.translate.lm import channel_of, decode_words, fit_ngrams
-from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
+from sae_translate.translate.pseudo import heaviest_items, refine, texts_of, word_by_word
 from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
 
@@ -171,11 +174,11 @@ def kept(language: Language, size: int) -> Language:
     return keep_items(language, most_frequent(language, size))
 
 
-def text_word_by_word(test, languages, alignment, weights: tuple[float, ...]) -> dict:
+def text_word_by_word(test, languages, joint: np.ndarray, weights: tuple[float, ...]) -> dict:
     """BLEU of the dictionary alone and with a trigram model, both ways."""
     result = {}
     for side, way in ((0, "forth"), (1, "back")):
-        coupling = alignment.coupling if side == 0 else np.ascontiguousarray(alignment.coupling.T)
+        coupling = joint if side == 0 else np.ascontiguousarray(joint.T)
         other = languages[1 - side]
         model = fit_ngrams(texts_of(other.corpus, np.arange(len(other.corpus.documents))), len(other.items), 3)
         channel = channel_of(coupling)
@@ -183,7 +186,7 @@ def text_word_by_word(test, languages, alignment, weights: tuple[float, ...]) ->
         empty = channel.candidates.shape[1]
         channel = type(channel)(np.vstack([channel.candidates, np.full((1, empty), -1)]),
                                 np.vstack([channel.log_likelihood, np.full((1, empty), -np.inf)]))  # fmt: skip
-        best = alignment.best()[:, 0] if side == 0 else coupling.argmax(axis=1)
+        best = coupling.argmax(axis=1)
         plainly = [[other.items[best[i]] if i >= 0 else word for i, word in zip(text, words, strict=True)]
                    for text, words in zip(texts, test[side], strict=True)]  # fmt: skip
         result[f"word by word, {way}"] = bleu(plainly, test[1 - side])
@@ -210,7 +213,15 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     result = {"seed": seed, "n_items": [len(one.items) for one in whole], "n_test": len(test[0]),
               "n_positions": [one.corpus.n_positions for one in whole], "objective": alignment.objective,
               "align_cpu_seconds": process_time() - began}  # fmt: skip
-    result |= text_word_by_word(test, cut, alignment, (0.5, 1.0))
+    result |= text_word_by_word(test, cut, alignment.coupling, (0.5, 1.0))
+    specs = spec_of(cut[0]), spec_of(cut[1])
+    corpora = cut[0].corpus, cut[1].corpus
+    models = tuple(
+        fit_ngrams(texts_of(one.corpus, np.arange(len(one.corpus.documents))), len(one.items), 3) for one in cut
+    )
+    refined = refine(alignment.coupling, corpora, specs, models, 0.5, arguments.refinements, seed)
+    better = text_word_by_word(test, cut, refined, (0.5, 1.0))
+    result |= {f"refined, {name}": value for name, value in better.items()}
     print(json.dumps(plain(result)), file=sys.stderr, flush=True)
     if not arguments.steps:
         return result
@@ -224,7 +235,7 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
         training=TrainingConfig(steps=arguments.steps, batch_size=arguments.batch, lr=2e-3, warmup=100, max_length=25,
                                 evaluate_every=max(1, arguments.steps // 5), held_out=40, patience=9, seed=seed,
                                 budget=arguments.budget),
-        lm_weight=0.5,
+        lm_weight=0.5, refinements=arguments.refinements,
     )  # fmt: skip
     began = process_time()
     translator, looked = finished(train(cut[0], cut[1], alignment, config))
@@ -275,7 +286,10 @@ def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
         lines = [[list(map(str, part)) for part in np.split(one, test.segments[1:-1])] for one in (told, truth)]
         return {"accuracy": float((told == truth).mean()), **bleu(*lines)}
 
-    for name, coupling in (("unpaired", alignment.coupling), ("paired", together.toarray() / together.sum())):
+    sides, specs = (source.corpus, target.corpus), (spec_of(source), spec_of(target))
+    refined = refine(alignment.coupling, sides, specs, (model, model), 0.5, arguments.refinements, seed)
+    dictionaries = {"unpaired": alignment.coupling, "refined": refined, "paired": together.toarray() / together.sum()}
+    for name, coupling in dictionaries.items():
         coupling = coupling.astype(np.float32)
         result[f"{name} dictionary"] = score(most_likely(test, coupling))
         for weight in (0.5, 1.0):
@@ -292,6 +306,7 @@ def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
             ),
             training=training,
             lm_weight=0.5,
+            refinements=arguments.refinements,
         )  # fmt: skip
         began = process_time()
         translator, _ = finished(train(source, target, alignment, chosen))
@@ -350,6 +365,7 @@ def main() -> None:
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--documents", type=int, default=None)
     parser.add_argument("--vocabulary", type=int, default=3000)
+    parser.add_argument("--refinements", type=int, default=4)
     parser.add_argument("--lags", type=int, default=6)
     parser.add_argument("--backbone", default="xtransformers")
     parser.add_argument("--width", type=int, default=128)

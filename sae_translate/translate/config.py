@@ -128,5 +128,7 @@ class TranslatorConfig:
     training: TrainingConfig = TrainingConfig()
     lm_order: int = 3
     "Order of the n-gram language models that help the dictionary make pseudo-parallel text."
-    lm_weight: float = 1.0
+    lm_weight: float = 0.5
     "What a language model's log probability counts against the dictionary's."
+    refinements: int = 4
+    "Rounds in which the dictionary is counted anew from its own translations, read by the language models."

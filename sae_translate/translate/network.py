@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from activation_cache.errors import UserError
-from sae_translate.align.alignment import Alignment
 from sae_translate.languages.language import Language
 from sae_translate.translate.adapters import AdapterSpec, Dense, Symbols, WeightedSets, build_adapter
 from sae_translate.translate.backbones import build_backbone
@@ -101,10 +100,10 @@ def closed(batch: Batch, size: int) -> Batch:
 def seeded_network(
     languages: tuple[Language, Language],
     specs: tuple[AdapterSpec, AdapterSpec],
-    alignment: Alignment | None,
+    coupling: Float[np.ndarray, "source target"] | None,
     config: TranslatorConfig,
 ) -> Network:
-    """A fresh network; with an alignment, items that translate each other have the same embedding.
+    """A fresh network; with an alignment's coupling, items that translate each other have the same embedding.
 
     A source embedding is the mean of the target's, weighted by P(target | source).
     """
@@ -115,17 +114,19 @@ def seeded_network(
         if isinstance(adapter, Dense):
             adapter.vectors.copy_(torch.from_numpy(np.asarray(language.vectors, np.float32)))
     mapped = [adapter for adapter in network.adapters if isinstance(adapter, Symbols | WeightedSets)]
-    if alignment is not None and len(mapped) == 2:
-        map_embeddings(mapped[0], mapped[1], alignment)
+    if coupling is not None and len(mapped) == 2:
+        map_embeddings(mapped[0], mapped[1], coupling)
     return network.to(config.training.device)
 
 
-def map_embeddings(source: Symbols | WeightedSets, target: Symbols | WeightedSets, alignment: Alignment) -> None:
+def map_embeddings(
+    source: Symbols | WeightedSets, target: Symbols | WeightedSets, coupling: Float[np.ndarray, "source target"]
+) -> None:
     """Set the source's embeddings to the mean of those of its translations, at the length a random one has."""
-    posterior = torch.from_numpy(alignment.posterior()).float()
+    joint = torch.from_numpy(coupling).float()
     with torch.no_grad():
-        mean = posterior @ target.embedding.weight[: target.size]
-        found = posterior.sum(1) > 0
+        mean = joint @ target.embedding.weight[: target.size]
+        found = joint.sum(1) > 0
         mean = mean / mean.norm(dim=1, keepdim=True).clamp_min(1e-12)
         rows: Int[Tensor, n] = torch.nonzero(found)[:, 0]
         source.embedding.weight[rows] = mean[rows]

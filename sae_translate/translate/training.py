@@ -25,7 +25,7 @@ from sae_translate.translate.decoding import DecodingConfig, translate_batch
 from sae_translate.translate.lm import NgramModel, fit_ngrams
 from sae_translate.translate.losses import critic_loss, fooling_loss, moment_distance, prior_cost
 from sae_translate.translate.network import Latent, Network, closed, opened, seeded_network
-from sae_translate.translate.pseudo import pseudo_parallel, texts_of
+from sae_translate.translate.pseudo import pseudo_parallel, refine, texts_of
 from sae_translate.translate.translator import Translator
 
 STARTS = {"alignment": True, "random": False}
@@ -65,10 +65,12 @@ class Material:
 
     specs: tuple[AdapterSpec, AdapterSpec]
     corpora: tuple[Corpus, Corpus]
+    coupling: Float[np.ndarray, "source target"] | None
+    "The alignment's, refined."
     pseudo: tuple[Corpus, Corpus] | None
     "Each corpus in the other's language, where there is an alignment."
     segments: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]
-    "Segments to train on."
+    "Segments to train on, the shortest first."
     held_out: tuple[Batch, Batch]
     models: tuple[NgramModel, NgramModel]
     "Language models of the segments to train on."
@@ -94,14 +96,17 @@ def prepare(
                 f"{training.held_out} are held out: give more text, raise max_length or lower held_out"
             )
         shuffled = np.random.default_rng(training.seed).permutation(usable)
-        held.append(batch_of(language.corpus, np.sort(shuffled[: training.held_out])).to(training.device))
-        kept.append(np.sort(shuffled[training.held_out :]))
+        held.append(batch_of(language.corpus, shuffled[: training.held_out]).to(training.device))
+        rest = shuffled[training.held_out :]
+        kept.append(rest[np.argsort(np.diff(language.corpus.segments)[rest], kind="stable")])
         models.append(fit_ngrams(texts_of(language.corpus, kept[-1]), len(language.items), config.lm_order))
-    corpora = languages[0].corpus, languages[1].corpus
-    pseudo = None
-    if alignment is not None and config.losses.pseudo_parallel.is_used:
-        pseudo = pseudo_parallel(corpora, specs, alignment, (models[0], models[1]), config.lm_weight)
-    return Material(specs, corpora, pseudo, (kept[0], kept[1]), (held[0], held[1]), (models[0], models[1]))
+    corpora, both = (languages[0].corpus, languages[1].corpus), (models[0], models[1])
+    coupling, pseudo = None, None
+    if alignment is not None:
+        coupling = refine(alignment.coupling, corpora, specs, both, config.lm_weight, config.refinements, training.seed)
+    if coupling is not None and config.losses.pseudo_parallel.is_used:
+        pseudo = pseudo_parallel(corpora, specs, coupling, both, config.lm_weight)
+    return Material(specs, corpora, coupling, pseudo, (kept[0], kept[1]), (held[0], held[1]), both)
 
 
 def train(
@@ -125,8 +130,8 @@ def train(
         alignment = None
     choose(PRECISIONS, config.training.precision, "precision")
     specs = spec_of(source, modalities[0]), spec_of(target, modalities[1])
-    network = seeded_network(languages, specs, alignment, config)
     material = prepare(languages, specs, alignment, config)
+    network = seeded_network(languages, specs, material.coupling, config)
     learner = Learner.fresh(network, config)
     record = {"step": 0, "best": -1.0, "best_step": 0, "looks": 0, "history": []}
     best = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -279,8 +284,11 @@ class Learner:
         return bool(weights.adversarial(number) or weights.moments(number) or weights.bottleneck(number))
 
     def draw(self, material: Material, side: int, generator: torch.Generator) -> Int[np.ndarray, "b"]:
-        segments = material.segments[side]
-        return segments[torch.randint(len(segments), (self.config.training.batch_size,), generator=generator).numpy()]
+        """Segments of about one length: little is padded, and no translation waits for a much longer one."""
+        segments, size = material.segments[side], self.config.training.batch_size
+        width = min(len(segments), max(4 * size, len(segments) // 20))
+        first = int(torch.randint(len(segments) - width + 1, (1,), generator=generator))
+        return segments[first + torch.randint(width, (size,), generator=generator).numpy()]
 
     def translated(self, side: int, batch: Batch) -> Batch:
         """The batch in the other language, as the network stands."""
