@@ -4,8 +4,9 @@ GEMM, and eai-delphi, SAELens, nnsight and dictionary_learning through their pub
 The shape of pythia-70m with random weights, the residual stream after layer 3, a TopK SAE (k = 32) with random weights,
 contexts of 128 tokens, 16 in a batch. All passes are interleaved within every repetition and timed in CPU seconds of
 their process, one thread; a ratio is the median over repetitions of (the other's time / recording's time). Recording
-counts everything from the plan's tokens to files on disk: encoding, statistics, hashing, fsync, and what is done once
-for a cache of any length, which weighs most in so short a one.
+counts everything from the plan's tokens to files on disk: encoding, statistics, hashing, fsync. It is told twice: the
+whole, and up to the last shard, without what is done once at the end of a cache of any length (statistics sorted and
+written), which weighs most in one so short. `state.py` measures the statistics over a million tokens.
 
 The GEMM's floor is taken twice: as one writes it, with fresh memory for every product, and with memory used again.
 Peers get environments of their own under .bench/, made where they are not there, and run in processes of their own.
@@ -61,16 +62,19 @@ UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 "Asked for by vllm, which delphi asks for and none of this uses; built for another torch, they break transformers."
 
 
-def model(layers: int = 6) -> Model:
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words w0, w1, ..., one a token."""
+    inner = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="w0", eos_token="w0")
+
+
+def model() -> Model:
     """pythia-70m's shape: 512 wide, 8 heads, rotary embeddings on a quarter of each head."""
     torch.manual_seed(0)
-    shape = dict(vocab_size=VOCABULARY, hidden_size=512, num_hidden_layers=layers, num_attention_heads=8,
+    shape = dict(vocab_size=VOCABULARY, hidden_size=512, num_hidden_layers=6, num_attention_heads=8,
                  intermediate_size=2048, max_position_embeddings=2048, rotary_pct=0.25)
-    words = {f"w{i}": i for i in range(VOCABULARY)}
-    inner = Tokenizer(WordLevel(words, unk_token="w0"))
-    inner.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="w0", eos_token="w0")
-    return Model("pythia-70m-shape", GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval(), tokenizer)
+    return Model("pythia-70m-shape", GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval(), tokenizer())
 
 
 def sae(folder: Path, d_sae: int) -> Path:
@@ -132,9 +136,9 @@ def in_hub_cache(made: Model, home: Path) -> None:
 
 
 @contextlib.contextmanager
-def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[dict[str, Callable[[], float]]]:
+def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[list[Callable[[], dict[str, float]]]]:
     """Passes of the peers that could be prepared, each giving the CPU seconds it took; `said` gets what each is."""
-    passes: dict[str, Callable[[], float]] = {}
+    passes: list[Callable[[], dict[str, float]]] = []
     with contextlib.ExitStack() as stack:
         for name, by_dtype in PEERS.items():
             if not by_dtype[dtype]:
@@ -149,7 +153,7 @@ def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[dict[str, 
             stack.callback(child.stdin.close)
             told = json.loads(child.stdout.readline())
             said |= told["peers"]
-            passes |= {peer: lambda child=child, peer=peer: _asked(child, peer) for peer in told["ready"]}
+            passes += [lambda child=child, peer=peer: {peer: _asked(child, peer)} for peer in told["ready"]]
         yield passes
 
 
@@ -161,24 +165,27 @@ def _asked(child: subprocess.Popen, peer: str) -> float:
     return answer["seconds"]
 
 
-def timed(run: Callable[[], None]) -> Callable[[], float]:
-    def seconds() -> float:
+def timed(name: str, run: Callable[[], None]) -> Callable[[], dict[str, float]]:
+    def seconds() -> dict[str, float]:
         began = time.process_time()
         run()
-        return time.process_time() - began
+        return {name: time.process_time() - began}
 
     return seconds
 
 
-def own_passes(plans: dict[str, RecordingPlan], folder: Path) -> dict[str, Callable[[], float]]:
-    """The floors and the recordings, by name, each giving the CPU seconds it took."""
+def own_passes(plans: dict[str, RecordingPlan], folder: Path) -> list[Callable[[], dict[str, float]]]:
+    """The floors and the recordings, each giving the CPU seconds it took."""
     network = plans["activations"].model.network
     tokens = torch.from_numpy(plans["activations"].contexts.tokens).long().view(-1, CONTEXT)
 
-    def recording(plan: RecordingPlan) -> None:
+    def recording(name: str, plan: RecordingPlan) -> dict[str, float]:
+        began = time.process_time()
         for _ in record(plan, folder / "out"):
-            pass
+            shards_done = time.process_time()
+        whole = time.process_time() - began
         shutil.rmtree(folder / "out")
+        return {f"record {name}": whole, f"record {name}, to its last shard": shards_done - began}
 
     def gemm(plan: RecordingPlan, again: bool) -> None:
         inner = plan.saes[0].sae
@@ -191,12 +198,14 @@ def own_passes(plans: dict[str, RecordingPlan], folder: Path) -> dict[str, Calla
     runs |= {f"forward + GEMM {name}": lambda plan=plan: gemm(plan, False) for name, plan in latents.items()}
     runs |= {f"forward + GEMM {name}, memory used again": lambda plan=plan: gemm(plan, True)
              for name, plan in latents.items()}
-    runs |= {f"record {name}": lambda plan=plan: recording(plan) for name, plan in plans.items()}
-    return {name: timed(run) for name, run in runs.items()}
+    recordings = [lambda name=name, plan=plan: recording(name, plan) for name, plan in plans.items()]
+    return [timed(name, run) for name, run in runs.items()] + recordings
 
 
-def measured(made: Model, text: list[str], folder: Path, dtype: str, repetitions: int, said: dict[str, str]) -> dict:
-    """CPU seconds of every pass in every repetition."""
+def measured(
+    made: Model, text: list[str], folder: Path, dtype: str, repetitions: int, said: dict[str, str]
+) -> Iterator[dict[str, list[float]]]:
+    """CPU seconds of every pass, after every repetition those of all so far."""
     loaded = Model(made.name, made.network.to(DTYPES[dtype]), made.tokenizer, made.device, dtype)
     asked = {"activations": dict(hook_names=(HOOK,), context_size=CONTEXT, prepend_bos=False)} | {
         f"latents {d_sae}": dict(saes=(str(folder / str(d_sae)),)) for d_sae in WIDTHS
@@ -204,13 +213,13 @@ def measured(made: Model, text: list[str], folder: Path, dtype: str, repetitions
     plans = {name: plan_recording(RecordingConfig(dataset="random", batch_size=BATCH, dtype=dtype, **options), text,
                                   loaded) for name, options in asked.items()}
     with peers(folder, dtype, said) as others:
-        passes = own_passes(plans, folder) | others
-        seconds: dict[str, list[float]] = {name: [] for name in passes}
+        seconds: dict[str, list[float]] = {}
         for repetition in range(repetitions):
-            for name, run in passes.items():
-                seconds[name].append(run())
-                print(f"{dtype} {repetition + 1}/{repetitions} {name}: {seconds[name][-1]:.2f} s", flush=True)
-    return seconds
+            for run in own_passes(plans, folder) + others:
+                for name, took in run().items():
+                    seconds.setdefault(name, []).append(took)
+                    print(f"{dtype} {repetition + 1}/{repetitions} {name}: {took:.2f} s", flush=True)
+            yield seconds
 
 
 COMPARISONS = {
@@ -226,10 +235,10 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
     out = {}
     for name, others in COMPARISONS.items():
         for other in others:
-            if other in seconds:
-                each = [a / b for a, b in zip(seconds[other], seconds[f"record {name}"], strict=True)]
-                out[f"record {name} / {other}"] = {"median": round(float(np.median(each)), 3),
-                                                   "each": [round(r, 3) for r in each]}
+            for part in ("", ", to its last shard") if other in seconds else ():
+                each = [a / b for a, b in zip(seconds[other], seconds[f"record {name}{part}"], strict=True)]
+                out[f"record {name}{part} / {other}"] = {"median": round(float(np.median(each)), 3),
+                                                         "each": [round(r, 3) for r in each]}
     return out
 
 
@@ -253,12 +262,11 @@ def main() -> None:
         in_hub_cache(made, folder / "home")
         np.save(folder / "tokens.npy", [[int(word[1:]) for word in document.split()] for document in text])
         for dtype in DTYPES:
-            seconds = measured(made, text, folder, dtype, arguments.repetitions, said)
-            result[dtype] = ratios(seconds) | {
-                "median cpu seconds (this machine only)": {k: round(float(np.median(v)), 2) for k, v in seconds.items()}
-            }
-            arguments.out.parent.mkdir(exist_ok=True)
-            arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+            for seconds in measured(made, text, folder, dtype, arguments.repetitions, said):
+                result[dtype] = ratios(seconds) | {"median cpu seconds (this machine only)": {
+                    name: round(float(np.median(each)), 2) for name, each in seconds.items()}}
+                arguments.out.parent.mkdir(exist_ok=True)
+                arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,159 @@
+"""What a recording keeps and costs beside the arithmetic: statistics, memory, bytes, look-ups, and a second reading.
+
+Statistics: 1M synthetic tokens of 32 random latents each, in shards of 16,384; CPU microseconds a token, by shard, and
+what the end takes once. The forward they are held against is that of `speed.py`, measured in the same run.
+Memory: peak resident size of a process that records, by the length of its text. So that a million tokens are affordable
+the network is tiny (2 layers, 32 wide); the SAE has 32,768 latents and k = 32, and what grows with it is whole.
+Bytes, look-ups and the second reading are of the longest of those caches.
+
+    python benchmarks/caching/state.py --out reports/caching_state.json
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import sae_lens
+import speed
+import torch
+from scipy import sparse
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from activation_cache import examples
+from activation_cache.models import Model
+from activation_cache.plan import TOKENS_PER_SHARD, RecordingConfig, plan_recording
+from activation_cache.record import record
+from activation_cache.shards import ActivationCache
+
+D_SAE, K, CONTEXT = 1 << 15, 32, 128
+HOOK = "blocks.1.hook_resid_post"
+
+
+def micros(run: Callable[[], Any], repetitions: int = 1) -> float:
+    """CPU microseconds of one call, the median over repetitions."""
+    each = []
+    for _ in range(repetitions):
+        began = time.process_time()
+        run()
+        each.append((time.process_time() - began) * 1e6)
+    return float(np.median(each))
+
+
+def forward_micros(n_tokens: int = 8192) -> float:
+    """CPU microseconds a token of the bare forward that the statistics may cost 3 % of."""
+    network = speed.model().network
+    tokens = torch.randint(1, speed.VOCABULARY, (n_tokens // CONTEXT, CONTEXT))
+    return micros(lambda: speed.bare_forward(network, tokens, lambda x: None), 3) / n_tokens
+
+
+def shard_of_latents(draw: np.random.Generator, d_sae: int) -> sparse.csr_array:
+    """Positions with K distinct random latents each and exponential values that float16 can hold."""
+    columns = (draw.integers(0, d_sae, (TOKENS_PER_SHARD, 1)) + np.arange(K) * (d_sae // K)) % d_sae
+    values = (draw.exponential(1, columns.size) + 0.1).astype(np.float16).astype(np.float32)
+    indptr = np.arange(0, columns.size + 1, K)
+    return sparse.csr_array((values, np.sort(columns).ravel().astype(np.int32), indptr),
+                            shape=(TOKENS_PER_SHARD, d_sae))
+
+
+def statistics_micros(d_sae: int, n_shards: int) -> dict[str, Any]:
+    """CPU microseconds a token of the streaming statistics: of every shard, over all, and of the end."""
+    draw, state, each = np.random.default_rng(0), examples.start(d_sae), []
+    lengths = np.full(TOKENS_PER_SHARD // CONTEXT, CONTEXT)
+    for _ in range(n_shards):
+        latents = shard_of_latents(draw, d_sae)
+        began = time.process_time()
+        state = examples.update(state, latents, lengths, 0)
+        each.append((time.process_time() - began) / TOKENS_PER_SHARD * 1e6)
+    end = micros(lambda: examples.finish(state))
+    n_tokens = n_shards * TOKENS_PER_SHARD
+    return {"tokens": n_tokens, "us a token, first 4 shards": round(float(np.mean(each[:4])), 2),
+            "us a token, all shards": round(float(np.mean(each)), 2),
+            "us a token, median shard": round(float(np.median(each)), 2),
+            "end, ms": round(end / 1e3, 1), "us a token, all with the end": round(np.mean(each) + end / n_tokens, 2)}
+
+
+def recorded(n_tokens: int, folder: Path) -> dict[str, float]:
+    """Record so many tokens here; run in a process of its own, whose peak memory is told."""
+    torch.manual_seed(0)
+    shape = dict(vocab_size=speed.VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                 intermediate_size=64, max_position_embeddings=CONTEXT)
+    made = Model("tiny", GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval(), speed.tokenizer())
+    sae = sae_lens.TopKSAE(sae_lens.TopKSAEConfig(d_in=32, d_sae=D_SAE, k=K))
+    for key, value in dict(hook_name=HOOK, context_size=CONTEXT, prepend_bos=False, model_name="tiny").items():
+        setattr(sae.cfg.metadata, key, value)
+    sae.save_model(folder / "sae")
+    config = RecordingConfig(dataset="random", saes=(str(folder / "sae"),))
+    plan = plan_recording(config, speed.documents(n_tokens), made)
+    began = time.process_time()
+    for _ in record(plan, folder / "cache"):
+        pass
+    return {"tokens": n_tokens, "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "us a token": round((time.process_time() - began) / n_tokens * 1e6, 1)}
+
+
+def in_a_process(n_tokens: int, folder: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--record", str(n_tokens), "--folder", folder]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def look_ups(cache: ActivationCache) -> dict[str, float]:
+    """CPU time of opening all statistics (read, hashed), and of one latent's contexts once they are open."""
+    statistics = cache.statistics()
+    latents = np.random.default_rng(0).integers(0, D_SAE, 1000)
+
+    def one_by_one() -> None:
+        for latent in latents:
+            statistics.top_positions[latent], statistics.top_values[latent]
+
+    return {"top-20 contexts of all latents, from disk, ms": round(micros(cache.statistics, 9) / 1e3, 1),
+            "one latent's top-20 contexts, open cache, ms": round(micros(one_by_one, 9) / 1e3 / len(latents), 5)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1 << 16, 1 << 20])
+    parser.add_argument("--record", type=int, help="Only record so many tokens, in this process.")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("reports/caching_state.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.record:
+        print(json.dumps(recorded(arguments.record, arguments.folder)))
+        return
+    forward = forward_micros()
+    result: dict[str, Any] = {
+        "command": "OMP_NUM_THREADS=1 python benchmarks/caching/state.py", "forward, us a token": round(forward, 1),
+        "statistics": {str(d): statistics_micros(d, 64) for d in speed.WIDTHS},
+    }
+    for measured in result["statistics"].values():
+        for over in ("first 4 shards", "all with the end"):
+            measured[f"share of the forward, {over}"] = round(measured[f"us a token, {over}"] / forward, 4)
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {n: Path(temporary) / str(n) for n in arguments.lengths}
+        result["memory"] = [in_a_process(n, folder) for n, folder in folders.items()]
+        cache = ActivationCache(folders[max(folders)] / "cache")
+        n_active = cache.latents().nnz
+        result["bytes an activation, tokens and contexts included"] = round(cache.n_bytes / n_active, 2)
+        result["bytes a token"] = round(cache.n_bytes / cache.n_tokens, 1)
+        result["look-ups"] = look_ups(cache)
+        result["second reading of all latents (read, hashed, joined), us a token"] = round(
+            micros(cache.latents, 3) / cache.n_tokens, 2)
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
