@@ -5,6 +5,7 @@
     python benchmarks/translation/run.py text stories:de stories:en --documents 3000 --seeds 1
     python benchmarks/translation/run.py text TATOEBA:2 TATOEBA:1 --vocabulary 3000 --seeds 1
     python benchmarks/translation/run.py latents --positions 150000 --steps 300 --width 64
+    python benchmarks/translation/run.py ablation ROWS      # ROWS of sae-translate ablate configs/ablation.json
     python benchmarks/translation/run.py page          # reports/translation.md from the figures
 
 Every run adds its figures and its command to reports/translation.json.
@@ -14,6 +15,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from time import process_time
 
@@ -26,7 +28,9 @@ from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.hidden import HiddenConfig, fit_tied
 from sae_translate.align.statistics import share_positions
 from sae_translate.artifacts import plain, write_text
+from sae_translate.cli.ablate import read_rows
 from sae_translate.cli.demo import MODEL, SAE
+from sae_translate.config import read_config
 from sae_translate.demo.pairs import build_pair, story_test
 from sae_translate.demo.stories import generate_documents
 from sae_translate.label.recorded import record
@@ -42,6 +46,7 @@ from sae_translate.languages.hmm import (
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import keep_items, most_frequent, word_language
+from sae_translate.translate.ablation import AblationConfig, agreement, cells_of, effects, needed
 from sae_translate.translate.adapters import spec_of
 from sae_translate.translate.config import (
     BackboneConfig,
@@ -58,6 +63,12 @@ from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
 
 REPORT = Path("reports/translation.json")
+INTRODUCTION = """Source and target share no text, and nothing was chosen by a pair. `of bayes` is accuracy over the
+best that can be had knowing both languages; `frequency` gives every position the target's most
+frequent symbol. Text is split so that no test sentence, and no sentence of the other half, is seen;
+BLEU (0 to 100) and chrF are sacrebleu's, on lower case words and marks, `forth` from source to
+target and `back`. `refined`: the dictionary counted anew from its own translations, as language
+models read them. The network starts from that and is judged at its best unsupervised criterion."""
 SEGMENT = 100
 
 
@@ -86,6 +97,7 @@ def measure_hmm(arguments: argparse.Namespace, seed: int) -> dict:
         wrong = fit_tied(texts[0], texts[2], arguments.symbols, arguments.symbols, config)
         told = translate_by_posterior(*wrong.languages, test).ravel()
         result["control_of_bayes"] = expected_accuracy(foreign, posterior, told) / bound.bayes
+        result["control_frequency_of_bayes"] = float((posterior @ foreign.emissions).mean(axis=0).max()) / bound.bayes
     return result
 
 
@@ -319,28 +331,75 @@ def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
 MEASURES = {"latents": measure_latents, "hmm": measure_hmm, "markov": measure_markov, "text": measure_text}
 
 
+def add_ablation(rows: Path) -> None:
+    """The tables of `sae-translate ablate configs/ablation.json --out ROWS` into the report."""
+    config = read_config(AblationConfig, Path("configs/ablation.json"))
+    wanted = {cell.key for cell in cells_of(config)}
+    found = [row for row in read_rows(rows) if row["key"] in wanted]
+    effect, follows = effects(found, config), agreement(found)
+    add_run("ablation", {
+        "command": "sae-translate ablate configs/ablation.json", "trainings": [len(found), len(wanted)],
+        "effects": [asdict(one) for one in effect], "needed": needed(effect), "agreement": asdict(follows),
+        "over_ceiling": {design: float(np.mean([row["score"] / row["ceiling"] for row in found
+                                                if (row["cell"]["design"], row["cell"]["start"]) == (design, start)]))
+                         for design, start in sorted({(row["cell"]["design"], row["cell"]["start"]) for row in found})},
+    })  # fmt: skip
+
+
+def add_run(name: str, run: dict) -> None:
+    """Put a run's figures into the report, in the place of those of the same name."""
+    report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {"runs": {}}
+    report["version"] = sae_translate.__version__
+    report["runs"][name] = plain(run)
+    write_text(REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
 def write_page() -> None:
     """reports/translation.md: the mean and the range of every figure, by run."""
-    lines = ["# Translation without pairs", "", "Mean (range) over seeds. Made by `benchmarks/translation/run.py`.", ""]
+    lines = ["# Translation without pairs", "", INTRODUCTION, ""]
     for key, run in json.loads(REPORT.read_text(encoding="utf-8"))["runs"].items():
-        lines += [
-            f"## {key}",
-            "",
-            f"    {run['command']}",
-            "",
-            "| | |",
-            "|---|---|",
-            f"| n seeds | {len(run['results'])} |",
-        ]
-        rows: dict[str, list[float]] = {}
-        for result in run["results"]:
-            for name, value in flat(result):
-                rows.setdefault(name, []).append(value)
-        for name, values in rows.items():
-            span = f" ({min(values):.4g} to {max(values):.4g})" if len(values) > 1 else ""
-            lines.append(f"| {name} | {np.mean(values):.4g}{span} |")
-        lines.append("")
+        lines += [f"## {key}", "", f"    {run['command']}", ""]
+        lines += ablation_lines(run) if key == "ablation" else figure_lines(run)
     write_text(REPORT.with_suffix(".md"), "\n".join(lines))
+
+
+def figure_lines(run: dict) -> list[str]:
+    """One row a figure: the mean over seeds, and the range."""
+    rows: dict[str, list[float]] = {}
+    for result in run["results"]:
+        for name, value in flat(result):
+            rows.setdefault(name, []).append(value)
+    lines = [f"| {len(run['results'])} seeds | mean | least | greatest |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {np.mean(values):.4g} | {min(values):.4g} | {max(values):.4g} |" for name, values in rows.items()
+    ]
+    return [*lines, ""]
+
+
+def ablation_lines(run: dict) -> list[str]:
+    """The leave-one-out and add-one tables, and how the criterion follows the truth."""
+    done, planned = run["trainings"]
+    lines = [
+        f"{done} of {planned} trainings. Needed on two pairs or more: {', '.join(run['needed']) or 'nothing'}.",
+        "",
+        "| what | how | pair | difference of the score | 95 % interval | n |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['name']} | {one['kind']} | {one['pair']} | {one['difference']:+.3f} | {one['low']:+.3f} to "
+        f"{one['high']:+.3f} | {one['n']} |"
+        for one in run["effects"]
+    ]
+    lines += [
+        "",
+        "| pair | rank correlation of criterion and score | score of the best criterion over the best |",
+        "|---|---|---|",
+    ]
+    agreed = run["agreement"]
+    for pair, value in agreed["by_pair"].items():
+        shown = "-" if value is None else f"{value:.2f}"
+        lines.append(f"| {pair} | {shown} | {agreed['picked'][pair]:.2f} |")
+    return [*lines, ""]
 
 
 def flat(result: dict, before: str = "") -> list[tuple[str, float]]:
@@ -356,7 +415,7 @@ def flat(result: dict, before: str = "") -> list[tuple[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*MEASURES, "page"])
+    parser.add_argument("what", choices=[*MEASURES, "ablation", "page"])
     parser.add_argument("source", nargs="?")
     parser.add_argument("target", nargs="?")
     parser.add_argument("--states", type=int, default=8)
@@ -375,7 +434,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.what == "page":
+    if arguments.what == "ablation":
+        add_ablation(Path(arguments.source))
+    if arguments.what in ("page", "ablation"):
         write_page()
         return
     results = []
@@ -384,10 +445,7 @@ def main() -> None:
         print(json.dumps(results[-1]), flush=True)
     places = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     command = " ".join(["python benchmarks/translation/run.py", *places])
-    report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {"runs": {}}
-    report["version"] = sae_translate.__version__
-    report["runs"][" ".join(places)] = {"command": command, "results": results}
-    write_text(REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    add_run(" ".join(places), {"command": command, "results": results})
 
 
 if __name__ == "__main__":
