@@ -113,6 +113,20 @@ def test_a_core_keeps_all_mass_when_it_is_cut(plain):
     assert torch.allclose(cut.joint[:, :10, :10], core.joint[:, :10, :10], atol=1e-6)
 
 
+def test_a_lag_counts_by_what_it_tells_beyond_the_topic():
+    generator = np.random.default_rng(0)
+    topics = np.repeat(generator.integers(2, size=200), 100)
+    text = 10 * topics + generator.integers(10, size=len(topics))
+    text[1::2] = 10 * topics[1::2] + (text[::2] + 1) % 10  # every other item follows from the one before it
+    matrix = sparse.csr_array((np.ones(len(text), np.float32), (np.arange(len(text)), text)))
+    segments = np.arange(0, len(text) + 1, 100)
+    language = Language("topics", tuple(map(str, range(20))), Corpus(matrix, segments, segments[:-1]))
+    near, far = core_of(language, 20, DecipherConfig(lags=(1, 2))).local
+    assert near == 1 and far < 0.1
+    assert core_of(language, 20, DecipherConfig(lags=(1, 2), far_lag=0)).local == (1, 1)
+    assert core_of(language, 20, DecipherConfig(lags=(1, 2), far_lag=100)).local == (1, 1)
+
+
 def test_a_dead_source_item_gets_no_answer_and_no_confidence(plain, cipher):
     corpus = cipher.corpus
     dead = Corpus(corpus.matrix[:, :63], corpus.segments, corpus.documents)

@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from activation_cache.errors import UserError
-from sae_translate.align.emission import TINY
+from sae_translate.align.emission import TINY, mutual_information
 from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions
 from sae_translate.languages.language import Language
 
@@ -20,6 +20,10 @@ class DecipherConfig:
 
     lags: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     "Distances, in positions, at which co-occurrence is compared."
+    far_lag: int = 24
+    """A distance at which co-occurrence tells the topic alone. A lag counts in the final fit by the share of the
+    source's information there that is more than this, as latents know the topic from elsewhere than the token they
+    fire on. 0: all lags count alike."""
     max_source_core: int = 1024
     "How many of the heaviest source items are deciphered together; the rest is grown from them at linear cost."
     max_target_core: int = 1024
@@ -68,6 +72,8 @@ class Core:
     "Joint probability of two items a lag apart; each lag sums to 1."
     left_out: int
     "How many items occur often enough to be aligned and are not in the core."
+    local: tuple[float, ...]
+    "What each lag counts, at most 1: its information beyond that of the far lag, as a share of its own."
 
     @property
     def frequency(self) -> Float[Tensor, "n"]:
@@ -88,18 +94,32 @@ def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
     items = enough[np.argsort(-counts[enough], kind="stable")][:size]
     other = bool(language.corpus.n_positions - counts[items].sum() > config.min_count)
     folded = fold(shared, items, other)
-    dtype = getattr(torch, config.dtype)
-    joint = []
-    for lag in config.lags:
-        pairs = lagged_cooccurrence(folded, folded, language.corpus.segments, lag)
-        if pairs.sum() <= 0:
-            raise UserError(
-                f"too little text to decipher: no segment of {language.name} is longer than {lag} positions, so "
-                f"lag {lag} has nothing to count; give longer texts or shorter lags than {config.lags}"
-            )
-        dense = torch.from_numpy(pairs.toarray()).to(dtype)
-        joint.append(dense / dense.sum())
-    return Core(items, other, folded, torch.stack(joint).to(config.device), len(enough) - len(items))
+    joint = torch.stack([_joint(folded, language, lag, config) for lag in config.lags])
+    return Core(items, other, folded, joint, len(enough) - len(items), _local(folded, language, joint, config))
+
+
+def _joint(folded: sparse.csr_array, language: Language, lag: int, config: DecipherConfig) -> Float[Tensor, "n n"]:
+    """Joint probability of two items this lag apart."""
+    pairs = lagged_cooccurrence(folded, folded, language.corpus.segments, lag)
+    if pairs.sum() <= 0:
+        raise UserError(
+            f"too little text to decipher: no segment of {language.name} is longer than {lag} positions, so "
+            f"lag {lag} has nothing to count; give longer texts or shorter lags than {config.lags}"
+        )
+    dense = torch.from_numpy(pairs.toarray()).to(getattr(torch, config.dtype))
+    return (dense / dense.sum()).to(config.device)
+
+
+def _local(
+    folded: sparse.csr_array, language: Language, joint: Float[Tensor, "lags n n"], config: DecipherConfig
+) -> tuple[float, ...]:
+    """1 - I(far lag) / I(lag), the largest scaled to 1; ones where no lag is local or no text long enough."""
+    alike = (1.0,) * len(joint)
+    if not config.far_lag or np.diff(language.corpus.segments).max() <= config.far_lag:
+        return alike
+    topic = mutual_information(_joint(folded, language, config.far_lag, config)[None])
+    shares = np.array([max(0.0, 1 - topic / max(mutual_information(lag[None]), TINY)) for lag in joint])
+    return tuple((shares / shares.max()).tolist()) if shares.max() > 0 else alike
 
 
 def shrink(core: Core, size: int) -> Core:
@@ -110,7 +130,7 @@ def shrink(core: Core, size: int) -> Core:
     gather = torch.zeros(n, size + 1, dtype=core.joint.dtype, device=core.joint.device)
     gather[torch.arange(n), torch.arange(n).clamp_max(size)] = 1
     left_out = core.left_out + len(core.items) - size
-    return Core(core.items[:size], True, None, gather.T @ core.joint @ gather, left_out)
+    return Core(core.items[:size], True, None, gather.T @ core.joint @ gather, left_out, core.local)
 
 
 def start_emission(

@@ -41,7 +41,8 @@ def decipher(
                 progress(f"decipher {restart + 1}/{config.restarts}", step, config.iterations)
 
         start = start_emission(cipher, plain, config, torch.Generator().manual_seed(config.seed + 1000 * restart))
-        fits.append(maximise(cipher.joint, plain.joint, start, config.iterations, config.tolerance, progress=report))
+        limits = config.iterations, config.tolerance
+        fits.append(maximise(cipher.joint, plain.joint, start, *limits, weights=cipher.local, progress=report))
     fit = max(fits, key=lambda fit: fit.trace[-1])
     coupling, other = spread(source, target, cipher, plain, fit, config, progress)
     verdict, found, belief = None, None, np.float32(1)
@@ -61,6 +62,7 @@ def decipher(
             "config": asdict(config),
             "source": {"name": source.name, "positions": source.corpus.n_positions, "core": len(cipher.items)},
             "target": {"name": target.name, "positions": target.corpus.n_positions, "core": len(plain.items)},
+            "lag_weights": cipher.local,
             "objectives": [fit.trace[-1] for fit in fits],
             "steps": [fit.steps for fit in fits],
             "seconds": perf_counter() - began,

@@ -5,7 +5,7 @@ item t), and L_l the joint of two cipher items. This is the decipherment of a su
 (Ravi & Knight 2011, "Deciphering foreign language") at several distances, as one product of matrices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class Fit:
 
     emission: Float[Tensor, "m n"]
     trace: tuple[float, ...]
-    "Explained information after every accepted step."
+    "Explained information, lags weighted as in the fit, after every accepted step."
     steps: int
 
 
@@ -46,17 +46,20 @@ def explained_information(
 
 
 def expected_use(
-    cipher: Float[Tensor, "lags n n"], plain: Float[Tensor, "lags m m"], emission: Float[Tensor, "m n"]
+    cipher: Float[Tensor, "lags n n"],
+    plain: Float[Tensor, "lags m m"],
+    emission: Float[Tensor, "m n"],
+    weights: Sequence[float],
 ) -> tuple[Float[Tensor, "m n"], float]:
     """The factor by which one EM step multiplies the emission before its rows are normalised, and the log likelihood
-    sum L log(R'TR) of the emission it was given."""
+    sum w L log(R'TR) of the emission it was given."""
     factor = torch.zeros_like(emission)
     likelihood = 0.0
-    for joint, pairs in zip(cipher, plain, strict=True):
+    for joint, pairs, weight in zip(cipher, plain, weights, strict=True):
         after = pairs @ emission
         model = (emission.T @ after).clamp_min_(FLOOR)
-        likelihood += float((joint * model.log()).sum(dtype=torch.float64))
-        ratio = joint / model
+        likelihood += weight * float((joint * model.log()).sum(dtype=torch.float64))
+        ratio = weight * joint / model
         factor += after @ ratio.T
         factor += (pairs.T @ emission) @ ratio
     return factor, likelihood
@@ -69,21 +72,24 @@ def maximise(
     steps: int,
     tolerance: float,
     acceleration: float = 1.1,
+    weights: Sequence[float] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
     """EM with adaptive over-relaxation (Salakhutdinov & Roweis 2003): the factor is raised to a power that grows while
     the likelihood rises; a step that loses likelihood is taken back and done again as plain EM, so it never falls.
 
-    Stops after `steps` evaluations, or when ten accepted steps together gain less explained information than
-    `tolerance`.
+    Every lag counts in the likelihood by its weight, 1 by default. Stops after `steps` evaluations, or when ten
+    accepted steps together gain less explained information than `tolerance`.
     """
-    information = max(mutual_information(cipher), TINY)
-    entropy = float((cipher * cipher.clamp_min(TINY).log()).sum(dtype=torch.float64))
+    weights = [1.0] * len(cipher) if weights is None else weights
+    information = max(sum(w * mutual_information(c[None]) for w, c in zip(weights, cipher, strict=True)), TINY)
+    logs = (cipher * cipher.clamp_min(TINY).log()).sum((1, 2), dtype=torch.float64)
+    entropy = float(sum(w * lag for w, lag in zip(weights, logs.tolist(), strict=True)))
     emission, power = start, 1.0
     best, best_factor, best_likelihood = start, None, -float("inf")
     trace: list[float] = []
     for step in range(steps):
-        factor, likelihood = expected_use(cipher, plain, emission)
+        factor, likelihood = expected_use(cipher, plain, emission, weights)
         if not likelihood >= best_likelihood:  # also where a step too far overflowed
             power, emission, factor = 1.0, best, best_factor
         else:

@@ -47,6 +47,9 @@ class SaeTrainingConfig:
     measured on stories260K)."""
     sparsity: float = 1.0
     "Weight of the sparsity loss, for jumprelu (l0) and standard (l1)."
+    dead_window: float = 0.1
+    """Share of the training after which a latent that has not fired is dead. TopK's auxiliary loss then teaches it what
+    the others leave; the shorter, the fewer latents end up firing hardly ever."""
     buffer: int = 131_072
     "Positions that are mixed before they are cut into batches."
     seed: int = 0
@@ -88,7 +91,7 @@ class SaeStep:
     explained_variance: float
     "Of this batch."
     dead: int
-    "Latents that have not fired for a tenth of the training."
+    "Latents that have not fired for `dead_window` of the training."
 
 
 def _topk(config: SaeTrainingConfig, **common: Any) -> TopKTrainingSAEConfig:
@@ -225,7 +228,8 @@ def train_sae(
         SAETrainerConfig(
             total_training_samples=n_steps * config.batch_size, train_batch_size_samples=config.batch_size,
             lr=config.lr, lr_end=config.lr / 10, lr_warm_up_steps=n_steps // 20, lr_decay_steps=n_steps // 3,
-            device=device, dead_feature_window=max(10, n_steps // 10), feature_sampling_window=max(10, n_steps // 5),
+            device=device, dead_feature_window=max(10, int(config.dead_window * n_steps)),
+            feature_sampling_window=max(10, n_steps // 5),
         ),
         sae, batches,
     )  # fmt: skip
