@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,13 @@ def check_out(out: str | os.PathLike | Place, overwrite: bool = False, resume: b
     folder = place(out)
     if overwrite and resume:
         raise UserError("--overwrite and --resume contradict each other: give one of them")
+    try:
+        _check_content(folder, overwrite, resume)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror or error}): choose another --out") from None
+
+
+def _check_content(folder: Place, overwrite: bool, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another --out")
     if not folder.exists() or not any(_contents(folder)) or _barely_begun(folder):
@@ -90,8 +98,8 @@ def record(
     `out` is a folder or an fsspec URL. Errors: a `UserError` where it holds another recording, another process is
     writing it, or it cannot be written.
     """
-    with begun(plan, out, overwrite, resume) as (folder, manifest):
-        states = [examples.start(sae.d_sae) for sae in manifest.saes]
+    with begun(plan, out, overwrite, resume) as (folder, manifest), ThreadPoolExecutor(1) as beside:
+        gathering = beside.submit(list, (examples.start(sae.d_sae) for sae in manifest.saes))
         n_tokens = n_bytes = saturated = 0
         for index in range(manifest.n_shards):
             file = layout.shard_file(index)
@@ -99,12 +107,12 @@ def record(
             kept = sidecar is not None
             arrays = shards.read_arrays(folder, file, manifest.key) if kept else write_shard(plan, folder, index)
             sidecar = sidecar or shards.read_sidecar(folder, file, manifest.key)
-            states = gathered(states, arrays, manifest)
+            gathering = beside.submit(gathered, gathering.result(), arrays, manifest)  # while the next is computed
             n_tokens += sidecar.n_tokens
             n_bytes += sidecar.n_bytes
             saturated += sidecar.saturated
             yield Progress(n_tokens, manifest.n_tokens, n_bytes, saturated, kept)
-        write_statistics(folder, manifest, states)
+        write_statistics(folder, manifest, gathering.result())
 
 
 @contextlib.contextmanager
@@ -196,7 +204,11 @@ def same_recording(plan: RecordingPlan, folder: Place) -> Manifest:
 def tokenizer_files(plan: RecordingPlan) -> dict[str, bytes]:
     """The files of the plan's tokenizer, under their paths in a cache."""
     with tempfile.TemporaryDirectory() as temporary:
-        plan.model.tokenizer.save_pretrained(temporary)
+        try:
+            plan.model.tokenizer.save_pretrained(temporary)
+        except Exception as error:  # whatever the libraries make of a full or read-only disk
+            raise UserError(f"the tokenizer of {plan.model.name} could not be saved to {tempfile.gettempdir()} "
+                            f"({error}): make room there, or set TMPDIR to another folder") from None
         return {f"{layout.TOKENIZER}/{path.relative_to(temporary).as_posix()}": path.read_bytes()
                 for path in sorted(Path(temporary).rglob("*")) if path.is_file()}
 
