@@ -124,7 +124,7 @@ def methods(size: int, n: int, seed: int) -> list[dict]:
 
     def em() -> np.ndarray:
         texts = [symbol_language(side, size, name) for side, name in ((source, "a"), (target, "b"))]
-        found = decipher(*texts, DecipherConfig(lags=(1, 2, 3, 4), null_surrogates=0, min_count=1, iterations=200))
+        found = decipher(*texts, DecipherConfig(lags=(1, 2, 3, 4), null_surrogates=0, min_count=1.0, iterations=200))
         return found(np.arange(size))
 
     def ours(**change) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Vectors and co-occurrence together: each says how far the other is to be trusted, and their product is balanced.
+
+A product of experts (Hinton 2002). One is the softmax of CSLS between mapped vectors, the other the posterior of
+decipherment. How often the second is simply wrong is read off how well it expects the mutual choices of the first, so
+no pair is needed; that asks only that the two err apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from activation_cache.errors import UserError
+from sae_translate.align.alignment import Alignment, NullVerdict
+from sae_translate.align.decipher import DecipherConfig, decipher
+from sae_translate.align.matching import balanced
+from sae_translate.align.retrieval import mutual_pairs, neighbourhood
+from sae_translate.align.vectors import VectorsConfig, fit_vectors, vectors_of
+from sae_translate.languages.language import Language
+
+
+@dataclass(frozen=True)
+class TogetherConfig:
+    """Knobs of `align_together`."""
+
+    vectors: VectorsConfig = field(default_factory=VectorsConfig)
+    "How vectors are aligned."
+    decipher: DecipherConfig = field(default_factory=DecipherConfig)
+    "How co-occurrence is deciphered."
+    doubt: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+    "Chances that decipherment is wrong about an item that are chosen from."
+    balancing: int = 5
+    "Iterations by which the product is balanced, so that no target is everyone's."
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Both experts' say about every pair, and how far each is trusted."""
+
+    scores: Float[Tensor, "n m"]
+    "CSLS."
+    posterior: Float[Tensor, "n m"]
+    "P(target | source) by decipherment; a row of zeros where it has no answer."
+    sharpness: float
+    doubt: float
+
+    def product(self, balancing: int) -> Float[Tensor, "n m"]:
+        """P(target | source) by both."""
+        odds = self.sharpness * self.scores + mixed(self.posterior, self.doubt).log()
+        return balanced(odds, balancing)
+
+
+def csls_scores(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """CSLS of every pair of unit rows."""
+    return 2 * source @ target.T - neighbourhood(source, target)[:, None] - neighbourhood(target, source)[None]
+
+
+def mixed(posterior: Float[Tensor, "n m"], doubt: float) -> Float[Tensor, "n m"]:
+    """The posterior with a chance `doubt` of any target at all; nothing but that for rows without an answer."""
+    return (1 - doubt) * posterior + (1 - (1 - doubt) * posterior.sum(1, keepdim=True)) / posterior.shape[1]
+
+
+def mutual_choices(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """Pairs each of whose items is the other's best."""
+    best = scores.argmax(dim=1)
+    rows = mutual_pairs(best, scores.argmax(dim=0)).nonzero().flatten()
+    return rows, best[rows]
+
+
+def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], config: TogetherConfig) -> Experts:
+    """Vectors as sharp as their own transport ended; decipherment with the doubt under which it makes the mutual
+    choices of vectors likeliest. Raises `UserError` where it answers none of those."""
+    rows, best = mutual_choices(scores)
+    answered = posterior[rows].sum(1) > 0
+    rows, best = rows[answered], best[answered]
+    if len(rows) < 2:
+        raise UserError(
+            f"{len(rows)} of the items that vectors pair mutually are answered by decipherment, and 2 are needed: use "
+            "align_vectors or decipher alone"
+        )
+
+    def likelihood(doubt: float) -> float:
+        return float(mixed(posterior[rows], doubt).gather(1, best[:, None]).log().mean())
+
+    return Experts(scores, posterior, config.vectors.last_sharpness, max(config.doubt, key=likelihood))
+
+
+def align_together(
+    source: Language,
+    target: Language,
+    config: TogetherConfig = TogetherConfig(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Alignment:
+    """Translate every item of `source` into `target` by the shape of their vectors and by what occurs near what.
+
+    Believed where both are, each by its own null; where one alone is, it answers alone. The coupling is dense, source
+    x target. Bit-reproducible by the seeds of the two configs. Raises `UserError` for vectors that are missing or
+    undefined and for too little text.
+    """
+    began = perf_counter()
+    (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
+    fit = fit_vectors(x, y, config.vectors, progress)
+    deciphered = decipher(source, target, config.decipher, progress)
+    scores = torch.zeros(len(rows), len(columns))
+    scores[np.ix_(rows, columns)] = csls_scores(fit.source(x), fit.target(y))
+    posterior = torch.from_numpy(deciphered.posterior()).to(scores)
+    experts = trusted(scores, posterior, config)
+    verdict = joined(fit.verdict, deciphered.verdict)
+    plan = believed_plan(experts, fit.verdict, deciphered.verdict, config)
+    return Alignment(
+        source_items=source.items,
+        target_items=target.items,
+        coupling=(plan / len(plan)).numpy(),
+        objective=fit.objective,
+        confidence=(plan.max(dim=1).values * float(verdict is None or verdict.believed)).numpy(),
+        verdict=verdict,
+        record={
+            "method": "together",
+            "config": asdict(config),
+            "source": {"name": source.name, "positions": source.corpus.n_positions, "items": len(rows)},
+            "target": {"name": target.name, "positions": target.corpus.n_positions, "items": len(columns)},
+            "sharpness": experts.sharpness,
+            "doubt": experts.doubt,
+            "explained_information": deciphered.objective,
+            "seconds": perf_counter() - began,
+        },
+    )
+
+
+def believed_plan(
+    experts: Experts, vectors: NullVerdict | None, deciphered: NullVerdict | None, config: TogetherConfig
+) -> Float[Tensor, "n m"]:
+    """P(target | source) by the experts that are believed; by both where neither is, or where none was judged."""
+    told = [verdict is None or verdict.believed for verdict in (vectors, deciphered)]
+    if told == [True, False]:
+        return balanced(experts.sharpness * experts.scores, config.balancing)
+    if told == [False, True]:
+        return balanced(mixed(experts.posterior, experts.doubt).log(), config.balancing)
+    return experts.product(config.balancing)
+
+
+def joined(vectors: NullVerdict | None, deciphered: NullVerdict | None) -> NullVerdict | None:
+    """One verdict of two: believed where either is. None where neither was judged."""
+    judged = [verdict for verdict in (vectors, deciphered) if verdict is not None]
+    if not judged:
+        return None
+    first = max(judged, key=lambda verdict: verdict.objective - verdict.threshold)
+    reason = "; ".join(
+        f"{name}: {verdict.reason}"
+        for name, verdict in (("vectors", vectors), ("co-occurrence", deciphered))
+        if verdict is not None
+    )
+    evidence = {"believed": float(sum(verdict.believed for verdict in judged)), "of": float(len(judged))}
+    believed = any(verdict.believed for verdict in judged)
+    return NullVerdict(first.objective, first.null, first.threshold, believed, reason, evidence)
