@@ -11,6 +11,7 @@ from sae_translate.align.alignment import Alignment
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.languages.hmm import bijective, random_transitions, sample, symbol_language
 from sae_translate.languages.language import Corpus, Language
+from sae_translate.translate.adapters import spec_of
 from sae_translate.translate.config import (
     BackboneConfig,
     LossConfig,
@@ -21,7 +22,8 @@ from sae_translate.translate.config import (
     constant,
 )
 from sae_translate.translate.criterion import edit_distance, similarity
-from sae_translate.translate.training import train
+from sae_translate.translate.network import seeded_network
+from sae_translate.translate.training import Learner, prepare, train
 from sae_translate.translate.translator import load_translator
 
 SIZE = 16
@@ -152,6 +154,23 @@ def test_gradients_add_up_over_accumulated_batches(languages, alignment):
     assert step.losses["denoise"] == pytest.approx(once.losses["denoise"], rel=0.2)
 
 
+def test_fooling_the_critic_moves_the_encoder_and_leaves_the_critic_alone(languages, alignment):
+    alone = LossConfig(Schedule(), Schedule(), Schedule(), adversarial=constant(1.0))
+    config = replace(CONFIG, losses=alone, training=replace(SMALL, held_out=4))
+    specs = spec_of(languages[0]), spec_of(languages[1])
+    learner = Learner.fresh(seeded_network(languages, specs, None, config), config)
+    material = prepare(languages, specs, None, config)
+    _, weighted, critic = learner.losses(material, 0, torch.Generator().manual_seed(0))
+    weighted.backward()
+    assert all(parameter.grad is None for parameter in learner.critic.parameters())
+    moved = [parameter.grad.clone() for parameter in learner.network.backbone.encoder.parameters()]
+    assert any(gradient.abs().max() > 0 for gradient in moved)
+    critic.backward()
+    assert all(parameter.grad is not None for parameter in learner.critic.parameters())
+    assert all(torch.equal(parameter.grad, before) for parameter, before in
+               zip(learner.network.backbone.encoder.parameters(), moved, strict=True))  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["xtransformers", "encoder_decoder", "decoder_only", "tagger"])
 def test_every_backbone_learns_to_restore_text(languages, alignment, name):
     backbone = BackboneConfig(name, d_model=32, depth=1, heads=2, dropout=0.0)
@@ -217,6 +236,15 @@ def test_a_backbone_that_writes_symbols_refuses_sets_of_items(languages, alignme
         next(train(sets, target, alignment, config))
     _, seen = finished(train(sets, target, alignment, replace(CONFIG, training=replace(SMALL, steps=30))))
     assert seen[-1].losses["denoise"] < 0.8 * seen[0].losses["denoise"]
+
+
+def test_vectors_go_in_and_text_comes_out(languages, alignment):
+    source, target = languages
+    vectors = np.random.default_rng(0).standard_normal((SIZE, 12)).astype(np.float32)
+    dense = Language("dense", source.items, source.corpus, vectors)
+    _, seen = finished(train(dense, target, alignment, CONFIG, ("dense", None)))
+    assert seen[-1].losses["pseudo_parallel"] < 0.5 * seen[0].losses["pseudo_parallel"]
+    assert seen[-1].criterion.value > 0.5
 
 
 def test_edit_distance_is_levenshtein_s():

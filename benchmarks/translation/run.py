@@ -238,10 +238,10 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     if not arguments.steps:
         return result
     config = TranslatorConfig(
-        backbone=BackboneConfig(arguments.backbone, d_model=arguments.width, depth=2, heads=4),
+        backbone=BackboneConfig(arguments.backbone, d_model=arguments.width, depth=arguments.depth, heads=4),
         losses=LossConfig(
-            Schedule(1.0, 0.2, arguments.steps // 4, arguments.steps // 2),
-            Schedule(1.0, 0.3, arguments.steps // 4, arguments.steps // 2),
+            Schedule(1.0, 0.0, arguments.steps // 4, arguments.steps // 2),
+            Schedule(1.0, 0.5, arguments.steps // 4, arguments.steps // 2),
             Schedule(0.0, 1.0, arguments.steps // 8, arguments.steps // 4),
         ),
         training=TrainingConfig(steps=arguments.steps, batch_size=arguments.batch, lr=2e-3, warmup=100, max_length=25,
@@ -428,6 +428,7 @@ def main() -> None:
     parser.add_argument("--lags", type=int, default=6)
     parser.add_argument("--backbone", default="xtransformers")
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--budget", type=float, default=0.0)

@@ -225,7 +225,6 @@ class Learner:
                     losses, weighted, critic = self.losses(material, number, generator)
                 (weighted / training.accumulate).backward()
                 if critic is not None:
-                    self.critic.zero_grad(set_to_none=part == 0)
                     (critic / training.accumulate).backward()
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value.item() / training.accumulate
@@ -267,7 +266,9 @@ class Learner:
                     add("prior", self.prior(side, real, told, material.models[1 - side]))
         critic = None
         if weights.adversarial(number):
+            self.critic.requires_grad_(False)
             logits = [self.critic(latent.positions)[:, 0] for latent in latents]
+            self.critic.requires_grad_(True)
             fixed = [self.critic(latent.positions.detach())[:, 0] for latent in latents]
             smoothing = self.config.training.critic_smoothing
             found["adversarial"] = sum(fooling_loss(one, side) for side, one in enumerate(logits))
