@@ -142,3 +142,90 @@ def test_a_flag_that_cannot_be_is_one_line(pair, capsys, monkeypatch, flag, valu
     code, _, err = run(capsys, monkeypatch, pair / "a.npz", pair / "b.npz", "--out", pair / "out", flag, value)
     assert code == 2 and says in err and len(err.strip().splitlines()) == 1
     assert not (pair / "out").exists()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Two samples of a Markov language, the second in capitals, as text, with vectors of the words."""
+    from sae_translate.languages.hmm import bijective, random_transitions, sample
+
+    rng = np.random.default_rng(0)
+    chain = random_transitions(40, rng)
+    names = np.array([f"w{chr(97 + i // 20)}{chr(97 + i % 20)}" for i in range(40)])
+    points = cloud(40)
+    turn = np.linalg.qr(rng.normal(size=(20, 20)))[0].astype(np.float32)
+    for side, words, vectors in (("a", names, points), ("b", np.char.upper(names), points @ turn)):
+        states = sample(bijective(chain, rng), 100, 200, rng)[0]
+        lines = [" ".join(words[row]) for row in states]
+        (tmp_path / f"{side}.json").write_text(json.dumps(lines), encoding="utf-8")
+        np.savez(tmp_path / f"{side}.npz", words=words, vectors=vectors)
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", ["decipher", "profiles"])
+def test_two_texts_give_their_dictionary_without_vectors(texts, capsys, monkeypatch, method):
+    out = texts / "out"
+    code, printed, _ = run(capsys, monkeypatch, texts / "a.json", texts / "b.json", "--out", out, "-k", 3,
+                           "--method", method)  # fmt: skip
+    assert code == 0 and "\nbelieved:" in printed
+    table = pd.read_csv(out / "dictionary.csv")
+    best = table[table["rank"] == 1]
+    assert (best.source.str.upper() == best.target).mean() > 0.95 and len(best) == 40
+    assert table.confidence.between(0, 1).all()
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["method"] == method
+
+
+def test_text_and_vectors_are_used_together(texts, capsys, monkeypatch):
+    code, printed, _ = run(capsys, monkeypatch, texts / "a.json", texts / "b.json", "--source-vectors", texts / "a.npz",
+                           "--target-vectors", texts / "b.npz", "--out", texts / "out", "-k", 2, "--json")  # fmt: skip
+    told = json.loads(printed)
+    assert code == 0 and told["method"] == "together" and told["verdict"]["believed"]
+    best = pd.read_csv(texts / "out" / "dictionary.csv").query("rank == 1")
+    assert (best.source.str.upper() == best.target).mean() > 0.95
+
+
+def test_safetensors_are_read_by_name_or_as_an_sae_s_decoder(pair, capsys, monkeypatch):
+    from safetensors.numpy import save_file
+
+    held = np.load(pair / "b.npz")
+    save_file({"vectors": held["vectors"]}, pair / "named.safetensors", {"words": json.dumps(held["words"].tolist())})
+    save_file({"W_dec": held["vectors"], "W_enc": held["vectors"].T.copy()}, pair / "sae.safetensors")
+    for name, prefix in (("named", "b"), ("sae", "")):
+        out = pair / name
+        code, _, _ = run(capsys, monkeypatch, pair / "a.npz", pair / f"{name}.safetensors", "--out", out, "-k", 1)
+        table = pd.read_csv(out / "dictionary.csv", dtype=str)
+        assert code == 0 and (prefix + table.source.str[1:] == table.target).all()
+
+
+def test_known_pairs_are_read_and_counted(pair, capsys, monkeypatch):
+    (pair / "known.txt").write_text("a0 b0\na1 b1\n\nnot there\n", encoding="utf-8")
+    code, printed, _ = run(capsys, monkeypatch, pair / "a.npz", pair / "b.npz", "--pairs", pair / "known.txt", "--json",
+                           "--out", pair / "out")  # fmt: skip
+    told = json.loads(printed)
+    assert code == 0 and told["known_pairs"] == 2 and told["verdict"]["believed"]
+    assert 0 <= told["hubness"]["share_never"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("a.npz", "b.json"), "two kinds"),
+        (("a.json", "b.json", "--source-vectors", "a.npz"), "together"),
+        (("a.json", "b.json", "--method", "profile"), "profiles"),
+        (("a.json", "nowhere.json"), "nowhere.json"),
+        (("a.npz", "b.npz", "--pairs", "bad.txt"), "line 1: 3 words"),
+        (("a.npz", "b.npz", "--pairs", "strange.txt"), "no pair of words"),
+        (("a.npz", "bad.safetensors"), "not a sound .safetensors"),
+        (("a.npz", "b.npz", "--start", "signatur"), "signature"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(texts, capsys, monkeypatch, arguments, says):
+    (texts / "bad.txt").write_text("a b c\n", encoding="utf-8")
+    (texts / "strange.txt").write_text("x y\n", encoding="utf-8")
+    (texts / "bad.safetensors").write_bytes(b"nothing")
+    files = [argument if argument.startswith("--") or "." not in argument else texts / argument
+             for argument in arguments]  # fmt: skip
+    code, _, err = run(capsys, monkeypatch, *files, "--out", texts / "out")
+    last = err.strip().splitlines()[-1]
+    assert code == 2 and says in last and last.startswith("sae-translate: ")
+    assert not (texts / "out").exists()

@@ -204,3 +204,23 @@ def test_italian_and_french_documentation_are_aligned(shared):
     fit = fit_vectors(x, y, config)
     assert fit.verdict.believed
     assert precision_at(ranked_targets(fit, x, y, config).best.indices, gold, 1500).value > 0.93
+
+
+def test_a_few_known_pairs_find_what_noise_hides(known):
+    """At this noise nothing is found blindly; twelve pairs show the way."""
+    x = cloud(400, 40, 7)
+    y = x @ rotation(40) + 1.1 * torch.randn(400, 40, generator=torch.Generator().manual_seed(8))
+    pairs = torch.arange(0, 300, 25)[:, None].expand(-1, 2)
+    config = replace(QUICK, start="random", patience=0)
+    right = [
+        float((retrieve(fit.source(x), fit.target(y)).indices[:, 0] == torch.arange(400)).float().mean())
+        for fit in (fit_vectors(x, y, config), fit_vectors(x, y, config, pairs=pairs))
+    ]
+    assert right[1] > right[0] + 0.1
+
+
+@pytest.mark.parametrize("pairs", [torch.zeros(0, 2, dtype=torch.int64), torch.tensor([[0, 400]])])
+def test_pairs_of_nothing_are_one_clear_line(known, pairs):
+    x, y, _ = known
+    with pytest.raises(UserError, match="give at least one, of rows below 400 and 400"):
+        fit_vectors(x, y, QUICK, pairs=pairs)

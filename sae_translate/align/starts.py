@@ -42,5 +42,20 @@ def random_start(
     return torch.randn(len(source), len(target), generator=generator).to(source)
 
 
+def landmark_scores(
+    source: Float[Tensor, "n d"],
+    target: Float[Tensor, "m e"],
+    source_known: Float[Tensor, "pairs d"],
+    target_known: Float[Tensor, "pairs e"],
+) -> Float[Tensor, "n m"]:
+    """CSLS between cosines to items whose partners are known, in standard deviations.
+
+    Relative representations (Moschella et al. 2023, arXiv 2209.15430); a rotation leaves them as they are.
+    """
+    x, y = (unit(unit(side) @ unit(known).T) for side, known in ((source, source_known), (target, target_known)))
+    scores = 2 * x @ y.T - neighbourhood(x, y)[:, None] - neighbourhood(y, x)
+    return scores / scores.std().clamp_min(1e-12)
+
+
 STARTS: dict[str, Start] = {"signature": signature_start, "random": random_start}
 "Where self-learning may begin."

@@ -21,7 +21,7 @@ from sae_translate.align.selflearning import (
     transport,
     transport_objective,
 )
-from sae_translate.align.starts import STARTS
+from sae_translate.align.starts import STARTS, landmark_scores
 from sae_translate.languages.language import Language
 
 Progress = Callable[[str, int, int], None]
@@ -39,6 +39,8 @@ class VectorsConfig:
     "Principal axes the core is aligned in, every second run in all: fewer are faster and, for words, more robust."
     start_sharpness: float = 1.0
     "Sharpness of the first coupling, per standard deviation of the start's scores."
+    pairs_weight: float = 3.0
+    "Weight of what known pairs say of the others beside the start's scores, where pairs are known."
     steps: int = 60
     "Steps of annealing."
     first_sharpness: float = 1.0
@@ -123,7 +125,12 @@ def _core(raw: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], config: Vect
 
 
 def _run(
-    source: _Core, target: _Core, run: int, config: VectorsConfig, generator: torch.Generator
+    source: _Core,
+    target: _Core,
+    run: int,
+    config: VectorsConfig,
+    generator: torch.Generator,
+    known: tuple[Float[Tensor, "pairs d"], Float[Tensor, "pairs e"]] | None = None,
 ) -> tuple[float, Float[Tensor, "n m"]]:
     """Objective and coupling, on the most frequent items, of one run of annealed self-learning.
 
@@ -131,6 +138,8 @@ def _run(
     """
     i, j = source.chosen(run, generator), target.chosen(run, generator)
     scores = choose(STARTS, config.start, "start")(source.raw[i], target.raw[j], generator)
+    if known is not None:
+        scores = scores + config.pairs_weight * landmark_scores(source.raw[i], target.raw[j], *known)
     n_axes = config.axes if run % 2 == 0 else max(source.raw.shape[1], target.raw.shape[1])
     x, y = source.along(n_axes), target.along(n_axes)
     rotation = self_learn(
@@ -143,6 +152,19 @@ def _run(
     whole, aim = source.vectors[: source.size], target.vectors[: target.size]
     mapped = unit(whole @ polar(whole.T @ coupling @ aim))
     return transport_objective(mapped, aim, config.last_sharpness), coupling
+
+
+def _known(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], pairs: Int[Tensor, "pairs 2"]
+) -> tuple[Float[Tensor, "pairs d"], Float[Tensor, "pairs e"]]:
+    """The vectors of known pairs."""
+    most = torch.tensor([len(source), len(target)])
+    if len(pairs) == 0 or (pairs < 0).any() or (pairs >= most).any():
+        raise UserError(
+            f"{len(pairs)} pairs were given, of rows up to {pairs.amax(0).tolist() if len(pairs) else 'none'}: give at "
+            f"least one, of rows below {len(source):,} and {len(target):,}"
+        )
+    return source[pairs[:, 0]], target[pairs[:, 1]]
 
 
 def _null(
@@ -170,15 +192,18 @@ def fit_vectors(
     target: Float[Tensor, "m e"],
     config: VectorsConfig = VectorsConfig(),
     progress: Progress | None = None,
+    pairs: Int[Tensor, "pairs 2"] | None = None,
 ) -> VectorFit:
     """Maps of two sets of vectors, most frequent first, into one space. Dimensions may differ.
 
     A core is aligned by annealed self-learning from several starts, the run with the highest objective is kept and
     judged against surrogates, grown to more items and reweighted. Memory: `grown` squared. Bit-reproducible by
-    `config.seed` on one machine and number of threads. Raises `UserError` for vectors that are undefined or too few.
+    `config.seed` on one machine and number of threads. `pairs` are rows (source, target) known to be the same, a few or
+    many: runs start from them too. Raises `UserError` for vectors that are undefined or too few, or pairs of none.
     """
     check_vectors("source", source)
     check_vectors("target", target)
+    known = None if pairs is None else _known(source, target, pairs)
     choose(STARTS, config.start, "start")
     generator = torch.Generator().manual_seed(config.seed)
     source_means, target_means = (normalising_means(side, config.normalisations) for side in (source, target))
@@ -192,7 +217,7 @@ def fit_vectors(
     runs = []
     threshold = max(null) + config.margin if null else -1.0
     while len(runs) < config.restarts + config.patience:
-        runs.append(_run(first, second, len(runs), config, generator))
+        runs.append(_run(first, second, len(runs), config, generator, known))
         told("self-learning", len(runs), config.restarts + config.patience)
         if len(runs) >= config.restarts and max(run[0] for run in runs) > threshold:
             break

@@ -1,68 +1,147 @@
-"""`sae-translate align`: a dictionary between two sets of vectors, without a pair."""
+"""`sae-translate align`: a dictionary between two languages, without a pair: from vectors, from text or caches, or
+from both."""
 
 import json
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from activation_cache.errors import UserError, choose
+from sae_translate.cli.vector_files import SUFFIXES, read_pairs, read_vectors
 
 if TYPE_CHECKING:
-    import numpy as np
+    import pandas as pd
+
+    from sae_translate.align.alignment import Alignment
+    from sae_translate.languages.language import Language
 
 FORMAT = "sae-translate alignment 1"
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="Vectors of the source: .npz (words, vectors; most frequent first), "
-                                           "or .vec (fastText's text format).")],
-    target: Annotated[Path, typer.Argument(help="Vectors of the target, in the same formats. The number of dimensions "
-                                           "may differ.")],
-    out: Annotated[Path, typer.Option(help="Folder that gets dictionary.csv, map.safetensors and summary.json.")]
-    = Path("alignment"),
-    n: Annotated[int, typer.Option("--items", help="The most frequent items of each side that are read.")] = 20_000,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Vectors (.npz with words and vectors, .vec, .safetensors; most frequent "
+            "first), or what a corpus is read from: text in any form that `cache` reads, "
+            "or a cache's folder."
+        ),
+    ],
+    target: Annotated[str, typer.Argument(help="The other side, of the same kind. Dimensions and sizes may differ.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder that gets dictionary.csv, summary.json and, from vectors, map.safetensors.")
+    ] = Path("alignment"),
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--items", help="The most frequent items of each side: 20,000 of vectors and 4,000 of text unless told."
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Targets listed for every source.")] = 10,
+    method: Annotated[
+        str, typer.Option(help="Of text and caches: decipher, or profiles where every item has one partner.")
+    ] = "decipher",
+    source_vectors: Annotated[
+        Path | None,
+        typer.Option(help="Vectors of the source text's words: both kinds of evidence are then used together."),
+    ] = None,
+    target_vectors: Annotated[Path | None, typer.Option(help="Vectors of the target text's words.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Known pairs to start from, `source target` a line; of vectors.")
+    ] = None,
     retrieval: Annotated[str, typer.Option(help="How targets are ranked: csls, cosine or inverted_softmax.")] = "csls",
-    normalisations: Annotated[int, typer.Option(help="How often rows are centred: 1, or 10 for spaces that differ in "
-                                                "shape.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the further runs and of the surrogates.")] = 0,
+    start: Annotated[str, typer.Option(help="What a first coupling of vectors is read from.")] = "signature",
+    normalisations: Annotated[
+        int, typer.Option(help="How often rows are centred: 1, or 10 for spaces that differ in shape.")
+    ] = 1,
+    lower: Annotated[bool, typer.Option("--lower", help="Fold the words of texts to lower case.")] = False,
+    column: Annotated[str | None, typer.Option(help="Column of the texts, where they have several.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of starts and surrogates.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the products of matrices are done: cpu or cuda.")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an alignment that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, one object.")] = False,
 ) -> None:
-    """Find a dictionary between two sets of vectors from their shape alone; say so where there is none."""
+    """Find a dictionary between two languages that nobody paired; say so where there is none."""
     from sae_translate.artifacts import check_output, plain, write_folder
 
     check_output(out, overwrite, is_alignment_folder)
-    if n < 2 or k < 1 or seed < 0 or normalisations < 0:
+    if (n is not None and n < 2) or k < 1 or seed < 0 or normalisations < 0:
         raise UserError("--items must be at least 2, -k at least 1, --normalisations and --seed at least 0")
-    (words, x), (others, y) = read_vectors(source, n), read_vectors(target, n)
-    if k > len(others):
-        raise UserError(f"-k is {k} and {target} holds {len(others):,} items: give a smaller -k")
+    of_vectors = [Path(side).suffix in SUFFIXES for side in (source, target)]
+    if of_vectors[0] != of_vectors[1]:
+        raise UserError(
+            f"{source} and {target} are of two kinds: give vectors on both sides, or text or caches on both"
+        )
+    if of_vectors[0]:
+        given = {"--source-vectors": source_vectors, "--target-vectors": target_vectors, "--column": column}
+        if any(given.values()):
+            raise UserError(f"{' and '.join(key for key, value in given.items() if value)}: for text, not for vectors")
+        table, summary, tensors = from_vectors(
+            Path(source), Path(target), n or 20_000, k, retrieval, start, normalisations, pairs, seed, as_json
+        )
+    else:
+        if (source_vectors is None) != (target_vectors is None) or pairs is not None:
+            raise UserError("text takes --source-vectors and --target-vectors together, and no --pairs")
+        languages = [read(side, n or 4000, lower, column, seed) for side in (source, target)]
+        if source_vectors and target_vectors:
+            files = (source_vectors, target_vectors)
+            languages = [with_vectors(*side) for side in zip(languages, files, strict=True)]
+            method = "together"
+        table, summary = from_text(*languages, method, k, seed, device, as_json)
+        tensors = {}
+    summary = plain({"format": FORMAT, "source": Path(source).name, "target": Path(target).name, **summary})
 
+    def write(folder: Path) -> None:
+        table.to_csv(folder / "dictionary.csv", index=False)
+        if tensors:
+            from safetensors.torch import save_file
+
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "map.safetensors")
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    write_folder(out, write)
+    if as_json:
+        print(json.dumps({"out": str(out), **summary}))
+        return
+    verdict = summary["verdict"]
+    print(f"{out}/dictionary.csv: {summary['n_source']:,} sources x {k} targets, mean confidence "
+          f"{summary['mean_confidence']:.2f}\n"
+          f"{'believed' if verdict['believed'] else 'NOT believed'}: {verdict['reason']}")  # fmt: skip
+
+
+def from_vectors(
+    source: Path, target: Path, n: int, k: int, retrieval: str, start: str, normalisations: int,
+    pairs_file: Path | None, seed: int, quiet: bool,
+) -> "tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]":  # fmt: skip
+    """Dictionary, summary and map of two files of vectors."""
     from dataclasses import asdict
 
     import pandas as pd
     import torch
-    from safetensors.torch import save_file
 
-    from sae_translate.align.retrieval import METHODS
+    from sae_translate.align.retrieval import METHODS, hubness
+    from sae_translate.align.starts import STARTS
     from sae_translate.align.vectors import VectorsConfig, fit_vectors, ranked_targets
     from sae_translate.cli import progress
 
     choose(METHODS, retrieval, "retrieval method")
-    config = VectorsConfig(k=k, retrieval=retrieval, normalisations=normalisations, seed=seed)
+    choose(STARTS, start, "start")
+    (words, x), (others, y) = read_vectors(source, n), read_vectors(target, n)
+    if k > len(others):
+        raise UserError(f"-k is {k} and {target} holds {len(others):,} items: give a smaller -k")
+    config = VectorsConfig(k=k, retrieval=retrieval, start=start, normalisations=normalisations, seed=seed)
+    known = torch.tensor(read_pairs(pairs_file, words, others)) if pairs_file else None
     first, second = torch.from_numpy(x), torch.from_numpy(y)
     most = config.null_surrogates + config.restarts + config.patience
-    with progress.bar("aligning", most, "runs", as_json) as advance:
+    with progress.bar("aligning", most, "runs", quiet) as advance:
         done = []
 
         def told(stage: str, step: int, total: int) -> None:
             done.append(stage)
             advance(len(done), stage)
 
-        fit = fit_vectors(first, second, config, told)
+        fit = fit_vectors(first, second, config, told, known)
     ranked = ranked_targets(fit, first, second, config)
     listed = ranked.best.indices.shape[1]
     table = pd.DataFrame({
@@ -72,27 +151,99 @@ def run(
         "score": ranked.best.scores.flatten().numpy(),
         "confidence": (ranked.posterior * (ranked.confidence / ranked.posterior[:, 0])[:, None]).flatten().numpy(),
     })  # fmt: skip
-    summary = plain({
-        "format": FORMAT, "source": source.name, "target": target.name, "n_source": len(words), "n_target": len(others),
-        "dimensions": [x.shape[1], y.shape[1]], "objective": fit.objective, "objectives": fit.objectives,
+    hubs = asdict(hubness(ranked.best.indices, len(others)))
+    summary = {
+        "method": "vectors", "n_source": len(words), "n_target": len(others), "known_pairs": 0 if known is None else
+        len(known), "dimensions": [x.shape[1], y.shape[1]], "objective": fit.objective, "objectives": fit.objectives,
         "verdict": asdict(fit.verdict), "mean_confidence": float(ranked.confidence.mean()),
-        "mutual": float(ranked.mutual.mean()), "config": asdict(config),
+        "mutual": float(ranked.mutual.mean()), "hubness": {**hubs, "hub": others[hubs["hub"]]},
+        "config": asdict(config),
+    }  # fmt: skip
+    tensors = {"source_map": fit.map.source_map, "target_map": fit.map.target_map, "source_means": fit.source_means,
+               "target_means": fit.target_means}  # fmt: skip
+    return table, summary, tensors
+
+
+def read(source: str, n: int, lower: bool, column: str | None, seed: int) -> "Language":
+    """The language of a text or a cache, its most frequent n items; of generated stories, which never end, 5,000."""
+    from sae_translate.cli.sources import read_language
+    from sae_translate.languages.text import keep_items, most_frequent
+
+    most = 5000 if source.startswith("stories") else None
+    language = read_language(source, n, lower, most, column, seed)[0]
+    return keep_items(language, most_frequent(language, n))
+
+
+def with_vectors(language: "Language", path: Path) -> "Language":
+    """The language over the words that the file has vectors of, with these."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from sae_translate.languages.text import keep_items
+
+    words, vectors = read_vectors(path, 10**9)
+    place = {word: i for i, word in enumerate(words)}
+    kept = np.array([i for i, word in enumerate(language.items) if word in place], dtype=np.int64)
+    if len(kept) < 2:
+        raise UserError(f"{path} has vectors of {len(kept)} of the {len(language.items):,} most frequent words of "
+                        f"{language.name}: give vectors of its words (--lower folds the text's case)")  # fmt: skip
+    small = keep_items(language, kept)
+    return replace(small, vectors=vectors[[place[word] for word in small.items]])
+
+
+def from_text(
+    source: "Language", target: "Language", method: str, k: int, seed: int, device: str, quiet: bool
+) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """Dictionary and summary of two corpora."""
+    from dataclasses import asdict
+
+    from sae_translate.align.decipher import DecipherConfig, decipher
+    from sae_translate.align.matching import MatchConfig
+    from sae_translate.align.profiles import ProfilesConfig, match_profiles
+    from sae_translate.align.together import TogetherConfig, align_together
+    from sae_translate.align.vectors import VectorsConfig
+    from sae_translate.cli import progress
+
+    if k > len(target.items):
+        raise UserError(f"-k is {k} and {target.name} holds {len(target.items):,} items: give a smaller -k")
+    deciphering = DecipherConfig(seed=seed, device=device)
+    with progress.bar("aligning", 100, "%", quiet) as advance:
+
+        def told(stage: str, step: int, total: int) -> None:
+            advance(min(99, 100 * step // max(total, 1)), stage)
+
+        alignment = choose({
+            "decipher": lambda: decipher(source, target, deciphering, told),
+            "profiles": lambda: match_profiles(
+                source, target, ProfilesConfig(match=MatchConfig(seed=seed), device=device)),
+            "together": lambda: align_together(
+                source, target, TogetherConfig(VectorsConfig(seed=seed), deciphering), told),
+        }, method, "method")()  # fmt: skip
+    return dictionary_of(alignment, k), {
+        "method": method, "n_source": len(source.items), "n_target": len(target.items),
+        "objective": alignment.objective, "verdict": asdict(alignment.verdict),
+        "mean_confidence": float(alignment.confidence.mean()), "record": alignment.record,
+    }  # fmt: skip
+
+
+def dictionary_of(alignment: "Alignment", k: int) -> "pd.DataFrame":
+    """The k best targets of every source that was aligned; a score is P(target | source)."""
+    import numpy as np
+    import pandas as pd
+
+    posterior = alignment.posterior()
+    rows = np.flatnonzero(posterior.sum(axis=1) > 0)
+    best = alignment.best(k)[rows]
+    scores = np.take_along_axis(posterior[rows], best, axis=1)
+    share = scores / np.maximum(scores[:, :1], 1e-30)
+    return pd.DataFrame({
+        "source": [alignment.source_items[i] for i in rows for _ in range(k)],
+        "target": [alignment.target_items[j] for j in best.ravel()],
+        "rank": list(range(1, k + 1)) * len(rows),
+        "score": scores.ravel(),
+        "confidence": (alignment.confidence[rows, None] * share).ravel(),
     })  # fmt: skip
-
-    def write(folder: Path) -> None:
-        table.to_csv(folder / "dictionary.csv", index=False)
-        tensors = {"source_map": fit.map.source_map, "target_map": fit.map.target_map,
-                   "source_means": fit.source_means, "target_means": fit.target_means}  # fmt: skip
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "map.safetensors")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
-
-    write_folder(out, write)
-    if as_json:
-        print(json.dumps({"out": str(out), **summary}))
-        return
-    print(f"{out}/dictionary.csv: {len(words):,} sources x {listed} targets, {summary['mutual']:.0%} choose each "
-          f"other, mean confidence {summary['mean_confidence']:.2f}\n"
-          f"{'believed' if fit.verdict.believed else 'NOT believed'}: {fit.verdict.reason}")  # fmt: skip
 
 
 def is_alignment_folder(path: Path) -> bool:
@@ -101,59 +252,3 @@ def is_alignment_folder(path: Path) -> bool:
         return json.loads((path / "summary.json").read_text(encoding="utf-8")).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def read_vectors(path: Path, n: int) -> tuple[list[str], "np.ndarray"]:
-    """The first n words and their vectors, float32. Raises `UserError` where the file is not what its name says."""
-    if not path.is_file():
-        raise UserError(f"no file {path}: give vectors as .npz or .vec")
-    words, vectors = choose({".npz": read_npz, ".vec": read_vec}, path.suffix, "format of vectors")(path, n)
-    if len(words) != len(set(words)):
-        seen: set[str] = set()
-        twice = next(word for word in words if word in seen or seen.add(word))
-        raise UserError(f"{path} has {len(words) - len(set(words)):,} words twice (first: {twice!r}): keep one of each")
-    return words, vectors
-
-
-def read_npz(path: Path, n: int) -> tuple[list[str], "np.ndarray"]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in ("words", "vectors") if key not in file]
-            if missing:
-                raise UserError(f"{path} lacks {' and '.join(missing)} (it holds {', '.join(file)}): save both")
-            words, vectors = file["words"], file["vectors"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a sound .npz file ({error})") from error
-    if vectors.ndim != 2 or words.ndim != 1 or len(words) != len(vectors) or vectors.dtype.kind != "f":
-        raise UserError(f"{path}: words {words.shape} and vectors {vectors.shape} of {vectors.dtype} do not fit: one "
-                        "vector of floats a word is needed")  # fmt: skip
-    return [str(word) for word in words[:n]], np.ascontiguousarray(vectors[:n], dtype=np.float32)
-
-
-def read_vec(path: Path, n: int) -> tuple[list[str], "np.ndarray"]:
-    """A first line `count dimensions`, then a word and its numbers a line, by spaces."""
-    import numpy as np
-
-    words: list[str] = []
-    rows = []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        try:
-            d = int(file.readline().split()[1])
-        except (ValueError, IndexError):
-            raise UserError(f"{path}: the first line must be `count dimensions`, as fastText writes it") from None
-        for number, line in enumerate(file, 2):
-            if len(words) == n:
-                break
-            parts = line.rstrip().rsplit(" ", d)
-            try:
-                rows.append(np.array([float(part) for part in parts[1:]], np.float32))
-            except ValueError:
-                raise UserError(f"{path}, line {number}: a word and {d} numbers are needed") from None
-            if len(rows[-1]) != d:
-                raise UserError(f"{path}, line {number}: {len(rows[-1])} numbers, {d} were announced")
-            words.append(parts[0])
-    if not rows:
-        raise UserError(f"{path} holds no vectors")
-    return words, np.stack(rows)
