@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 from typer.testing import CliRunner
 
 from activation_cache.errors import UserError
 from sae_translate.cli.main import app
 from sae_translate.demo.stories import generate_documents
+from sae_translate.label.recorded import record
+from sae_translate.translate.translator import load_translator
 
 SMALL = {
     "backbone": {"name": "feedforward", "d_model": 16, "depth": 1, "dropout": 0.0},
@@ -99,6 +102,22 @@ def test_an_interrupted_training_goes_on_to_the_same_translator(place, tmp_path,
     sae_translate(*arguments, "--resume")
     whole, again = (load_file(folder / "tensors.safetensors") for folder in (place / "translator", tmp_path / "again"))
     assert all((whole[name] == again[name]).all() for name in whole)
+
+
+def test_the_latents_of_a_cache_are_a_language_too(place, tmp_path):
+    model = tiny.model_folder(tmp_path / "model", tiny.neox())
+    sae = tiny.sae_folder(tmp_path / "sae", hook_name="blocks.1.hook_resid_post", context_size=16, prepend_bos=False,
+                          model_name=str(model))  # fmt: skip
+    record(tmp_path / "cache", sae=str(sae), model=str(model), documents=tiny.documents(20))
+    (tmp_path / "random.json").write_text(json.dumps(SMALL | {"start": "random"}))
+    told = json.loads(sae_translate("train", tmp_path / "cache", place / "en.json", "--config",
+                                    tmp_path / "random.json", "--out", tmp_path / "latents", "--json"))  # fmt: skip
+    assert told["step"] == 4 and 8 < told["n_items"][0] <= 256
+    assert load_translator(tmp_path / "latents").specs[0].modality == "weighted_sets"
+    with pytest.raises(UserError, match="writes symbol after symbol and cannot write weighted_sets"):
+        (tmp_path / "wrong.json").write_text(json.dumps({"start": "random", "training": SMALL["training"]}))
+        sae_translate("train", tmp_path / "cache", place / "en.json", "--config", tmp_path / "wrong.json",
+                      "--out", tmp_path / "new")  # fmt: skip
 
 
 def test_what_a_user_does_wrong_is_said_in_one_line(place, tmp_path):
