@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tiny
 import torch
 
 from activation_cache import layout
+from activation_cache import record as recording
 from activation_cache.errors import UserError
 from activation_cache.models import load_model
 from activation_cache.plan import RecordingConfig, cut_contexts, plan_recording
@@ -234,6 +236,26 @@ def test_another_recording_is_never_mixed_in(model, whole, tmp_path):
                           (dict(prepend_bos=False), "prepend_bos")):
         with pytest.raises(UserError, match=f"differs in .*{field}"):
             list(record(plan(model, **change), tmp_path / "whole", resume=True))
+
+
+def test_the_statistics_of_a_shard_are_gathered_while_the_next_is_computed(whole, tmp_path, monkeypatch):
+    planned, expected = whole
+    second = threading.Event()
+    compute_shard, gathered = recording.compute_shard, recording.gathered
+
+    def computing(plan, index):
+        if index == 1:
+            second.set()
+        return compute_shard(plan, index)
+
+    def gathering(*arguments):
+        assert second.wait(60), "the second shard was not begun before the statistics of the first were there"
+        return gathered(*arguments)
+
+    monkeypatch.setattr(recording, "compute_shard", computing)
+    monkeypatch.setattr(recording, "gathered", gathering)
+    written(planned, tmp_path / "c")
+    assert content(tmp_path / "c") == expected
 
 
 def test_a_cache_of_older_arithmetic_is_read_but_not_continued(model, tmp_path, small_shards):
