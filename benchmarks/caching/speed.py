@@ -2,11 +2,11 @@
 GEMM, and eai-delphi, SAELens, nnsight and dictionary_learning through their public interfaces.
 
 The shape of pythia-70m with random weights, the residual stream after layer 3, a TopK SAE (k = 32) with random weights,
-contexts of 128 tokens, 16 in a batch. All passes are interleaved within every repetition and timed in CPU seconds of
-their process, one thread; a ratio is the median over repetitions of (the other's time / recording's time). Recording
-counts everything from the plan's tokens to files on disk: encoding, statistics, hashing, fsync. It is told twice: the
-whole, and up to the last shard, without what is done once at the end of a cache of any length (statistics sorted and
-written), which weighs most in one so short. `state.py` measures the statistics over a million tokens.
+contexts of 128 tokens, 16 in a batch. Everything takes turns, and in a turn does the same number of tokens, a shard of
+ours; CPU seconds of its process, one thread; a ratio is the median over turns of (the other's time / recording's time).
+Recording counts everything from the plan's tokens to files on disk: encoding, statistics, hashing, fsync. The first
+turn warms up and is not counted. What is done once for a cache of any length (statistics sorted and written at its end)
+is told apart; `state.py` measures the statistics over a million tokens.
 
 The GEMM's floor is taken twice: as one writes it, with fresh memory for every product, and with memory used again.
 Peers get environments of their own under .bench/, made where they are not there, and run in processes of their own.
@@ -18,10 +18,10 @@ memory.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +40,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
+from activation_cache import layout
 from activation_cache.models import Model
 from activation_cache.plan import RecordingConfig, RecordingPlan, plan_recording
 from activation_cache.record import record
@@ -136,9 +137,9 @@ def in_hub_cache(made: Model, home: Path) -> None:
 
 
 @contextlib.contextmanager
-def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[list[Callable[[], dict[str, float]]]]:
-    """Passes of the peers that could be prepared, each giving the CPU seconds it took; `said` gets what each is."""
-    passes: list[Callable[[], dict[str, float]]] = []
+def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[dict[str, Callable[[], float]]]:
+    """Turns of the peers that could be prepared, by name; `said` gets what each is."""
+    passes: dict[str, Callable[[], float]] = {}
     with contextlib.ExitStack() as stack:
         for name, by_dtype in PEERS.items():
             if not by_dtype[dtype]:
@@ -153,7 +154,7 @@ def peers(folder: Path, dtype: str, said: dict[str, str]) -> Iterator[list[Calla
             stack.callback(child.stdin.close)
             told = json.loads(child.stdout.readline())
             said |= told["peers"]
-            passes += [lambda child=child, peer=peer: {peer: _asked(child, peer)} for peer in told["ready"]]
+            passes |= {peer: lambda child=child, peer=peer: _asked(child, peer) for peer in told["ready"]}
         yield passes
 
 
@@ -165,61 +166,84 @@ def _asked(child: subprocess.Popen, peer: str) -> float:
     return answer["seconds"]
 
 
-def timed(name: str, run: Callable[[], None]) -> Callable[[], dict[str, float]]:
-    def seconds() -> dict[str, float]:
-        began = time.process_time()
-        run()
-        return {name: time.process_time() - began}
-
-    return seconds
+Turn = Callable[[], float]
+"Does its tokens once more and gives the CPU seconds it took."
 
 
-def own_passes(plans: dict[str, RecordingPlan], folder: Path) -> list[Callable[[], dict[str, float]]]:
-    """The floors and the recordings, each giving the CPU seconds it took."""
+def floors(plans: dict[str, RecordingPlan], tokens: Tensor) -> dict[str, Turn]:
+    """The bare forward, and that with the encoder's GEMM, its memory fresh or used again."""
     network = plans["activations"].model.network
-    tokens = torch.from_numpy(plans["activations"].contexts.tokens).long().view(-1, CONTEXT)
 
-    def recording(name: str, plan: RecordingPlan) -> dict[str, float]:
-        began = time.process_time()
-        for _ in record(plan, folder / "out"):
-            shards_done = time.process_time()
-        whole = time.process_time() - began
-        shutil.rmtree(folder / "out")
-        return {f"record {name}": whole, f"record {name}, to its last shard": shards_done - began}
-
-    def gemm(plan: RecordingPlan, again: bool) -> None:
+    def gemm(plan: RecordingPlan, again: bool) -> Callable[[], None]:
         inner = plan.saes[0].sae
         weight, bias = inner.W_enc.detach(), inner.b_enc.detach()
         memory = torch.empty(BATCH * CONTEXT, weight.shape[1], dtype=weight.dtype) if again else None
-        bare_forward(network, tokens, lambda x: torch.addmm(bias, x.reshape(-1, 512), weight, out=memory))
+        return lambda: bare_forward(network, tokens,
+                                    lambda x: torch.addmm(bias, x.reshape(-1, 512), weight, out=memory))
 
-    latents = {name: plan for name, plan in plans.items() if plan.saes}
     runs: dict[str, Callable[[], None]] = {"forward": lambda: bare_forward(network, tokens, lambda x: None)}
-    runs |= {f"forward + GEMM {name}": lambda plan=plan: gemm(plan, False) for name, plan in latents.items()}
-    runs |= {f"forward + GEMM {name}, memory used again": lambda plan=plan: gemm(plan, True)
-             for name, plan in latents.items()}
-    recordings = [lambda name=name, plan=plan: recording(name, plan) for name, plan in plans.items()]
-    return [timed(name, run) for name, run in runs.items()] + recordings
+    for name, plan in plans.items():
+        if plan.saes:
+            runs[f"forward + GEMM {name}"] = gemm(plan, False)
+            runs[f"forward + GEMM {name}, memory used again"] = gemm(plan, True)
+
+    def timed(run: Callable[[], None]) -> Turn:
+        def turn() -> float:
+            began = time.process_time()
+            run()
+            return time.process_time() - began
+
+        return turn
+
+    return {name: timed(run) for name, run in runs.items()}
+
+
+def recording(plan: RecordingPlan, out: Path) -> Turn:
+    """A shard of one recording a turn, and after the last what ends it; statistics gathered beside are waited for."""
+    steps = record(plan, out)
+
+    def turn() -> float:
+        began = time.process_time()
+        next(steps, None)
+        while True:
+            before = time.process_time()
+            time.sleep(0.05)
+            if time.process_time() - before < 0.005:
+                return before - began
+
+    return turn
 
 
 def measured(
-    made: Model, text: list[str], folder: Path, dtype: str, repetitions: int, said: dict[str, str]
+    made: Model, text: list[str], folder: Path, dtype: str, turns: int, said: dict[str, str]
 ) -> Iterator[dict[str, list[float]]]:
-    """CPU seconds of every pass, after every repetition those of all so far."""
+    """CPU seconds of every counted turn, after each those of all so far, and at last what ends the recordings."""
     loaded = Model(made.name, made.network.to(DTYPES[dtype]), made.tokenizer, made.device, dtype)
     asked = {"activations": dict(hook_names=(HOOK,), context_size=CONTEXT, prepend_bos=False)} | {
         f"latents {d_sae}": dict(saes=(str(folder / str(d_sae)),)) for d_sae in WIDTHS
     }
-    plans = {name: plan_recording(RecordingConfig(dataset="random", batch_size=BATCH, dtype=dtype, **options), text,
-                                  loaded) for name, options in asked.items()}
+    plans = {name: in_turns(plan_recording(RecordingConfig(dataset="random", batch_size=BATCH, dtype=dtype, **options),
+                                           text, loaded), turns + 1) for name, options in asked.items()}
+    first = torch.from_numpy(np.load(folder / "tokens.npy")).long()
+    records = {f"record {name}": recording(plan, folder / dtype / name) for name, plan in plans.items()}
     with peers(folder, dtype, said) as others:
-        seconds: dict[str, list[float]] = {}
-        for repetition in range(repetitions):
-            for run in own_passes(plans, folder) + others:
-                for name, took in run().items():
-                    seconds.setdefault(name, []).append(took)
-                    print(f"{dtype} {repetition + 1}/{repetitions} {name}: {took:.2f} s", flush=True)
-            yield seconds
+        passes = floors(plans, first) | records | others
+        seconds: dict[str, list[float]] = {name: [] for name in passes}
+        for turn in range(turns + 1):
+            for name, run in passes.items():
+                took = run()
+                if turn:
+                    seconds[name].append(took)
+                print(f"{dtype} turn {turn} of {turns} {name}: {took:.2f} s", flush=True)
+            if turn:
+                yield seconds
+        yield seconds | {f"{name}, its end": [run()] for name, run in records.items()}
+
+
+def in_turns(plan: RecordingPlan, n: int) -> RecordingPlan:
+    """The plan with so many equal shards."""
+    manifest = dataclasses.replace(plan.manifest, contexts_per_shard=plan.manifest.n_contexts // n)
+    return dataclasses.replace(plan, manifest=dataclasses.replace(manifest, key=layout.run_key(manifest)))
 
 
 COMPARISONS = {
@@ -231,38 +255,39 @@ COMPARISONS = {
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
-    """Speed of our recording over that of each other: the other's seconds over ours, repetition by repetition."""
+    """Speed of our recording over that of each other: the other's seconds over ours, turn by turn."""
     out = {}
     for name, others in COMPARISONS.items():
         for other in others:
-            for part in ("", ", to its last shard") if other in seconds else ():
-                each = [a / b for a, b in zip(seconds[other], seconds[f"record {name}{part}"], strict=True)]
-                out[f"record {name}{part} / {other}"] = {"median": round(float(np.median(each)), 3),
-                                                         "each": [round(r, 3) for r in each]}
+            if other in seconds:
+                each = [a / b for a, b in zip(seconds[other], seconds[f"record {name}"], strict=True)]
+                out[f"record {name} / {other}"] = {"median": round(float(np.median(each)), 3),
+                                                   "each": [round(r, 3) for r in each]}
     return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=16_384)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=16_384, help="In a turn; a multiple of a batch's 2,048.")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("reports/caching_speed.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     said: dict[str, str] = {}
     result = {
         "command": f"OMP_NUM_THREADS=1 python benchmarks/caching/speed.py --tokens {arguments.tokens} "
-                   f"--repetitions {arguments.repetitions}",
+                   f"--turns {arguments.turns}",
         "versions": {"torch": torch.__version__, "python": platform.python_version()}, "k": K, "peers": said,
     }
     with tempfile.TemporaryDirectory() as temporary:
-        folder, made, text = Path(temporary), model(), documents(arguments.tokens)
+        folder, made, text = Path(temporary), model(), documents(arguments.tokens * (arguments.turns + 1))
         for d_sae in WIDTHS:
             sae(folder / str(d_sae), d_sae)
         in_hub_cache(made, folder / "home")
-        np.save(folder / "tokens.npy", [[int(word[1:]) for word in document.split()] for document in text])
+        turn = text[: arguments.tokens // CONTEXT]
+        np.save(folder / "tokens.npy", [[int(word[1:]) for word in document.split()] for document in turn])
         for dtype in DTYPES:
-            for seconds in measured(made, text, folder, dtype, arguments.repetitions, said):
+            for seconds in measured(made, text, folder, dtype, arguments.turns, said):
                 result[dtype] = ratios(seconds) | {"median cpu seconds (this machine only)": {
                     name: round(float(np.median(each)), 2) for name, each in seconds.items()}}
                 arguments.out.parent.mkdir(exist_ok=True)

@@ -2,8 +2,8 @@
 
 Statistics: 1M synthetic tokens of 32 random latents each, in shards of 16,384; CPU microseconds a token, by shard, and
 what the end takes once. The forward they are held against is that of `speed.py`, measured in the same run.
-Memory: peak resident size of a process that records, by the length of its text. So that a million tokens are affordable
-the network is tiny (2 layers, 32 wide); the SAE has 32,768 latents and k = 32, and what grows with it is whole.
+Memory: peak resident size of a process that records, by the length of its text. So that long texts are affordable the
+network is tiny (2 layers, 32 wide); the SAE has 32,768 latents and k = 32, and what grows with it is whole.
 Bytes, look-ups and the second reading are of the longest of those caches.
 
     python benchmarks/caching/state.py --out reports/caching_state.json
@@ -123,7 +123,7 @@ def look_ups(cache: ActivationCache) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1 << 16, 1 << 20])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1 << 16, 1 << 18])
     parser.add_argument("--record", type=int, help="Only record so many tokens, in this process.")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("reports/caching_state.json"))
@@ -134,7 +134,8 @@ def main() -> None:
         return
     forward = forward_micros()
     result: dict[str, Any] = {
-        "command": "OMP_NUM_THREADS=1 python benchmarks/caching/state.py", "forward, us a token": round(forward, 1),
+        "command": "OMP_NUM_THREADS=1 python benchmarks/caching/state.py --lengths "
+                   + " ".join(map(str, arguments.lengths)), "forward, us a token": round(forward, 1),
         "statistics": {str(d): statistics_micros(d, 64) for d in speed.WIDTHS},
     }
     for measured in result["statistics"].values():
