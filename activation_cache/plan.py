@@ -58,7 +58,8 @@ class RecordingConfig:
     activations: bool | None = None
     "Whether dense activations are stored; by default only where no SAE is given."
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str | None = None
+    "What model and SAEs run in: float32, bfloat16 or float16; by default `default_dtype` of the device."
     batch_size: int = 16
     "Contexts in one forward."
     seed: int = 0
@@ -111,6 +112,7 @@ def plan_recording(
     """
     if config.n_tokens is not None and config.n_tokens < 1:
         raise UserError(f"asked for {config.n_tokens} tokens: needed at least 1")
+    config = dataclasses.replace(config, dtype=config.dtype or default_dtype(config.device))
     saes = _load_saes(config)
     model = model or load_model(_model_name(config, saes), config.device, config.dtype)
     hook_names = _hook_names(config, saes, model)
@@ -146,6 +148,11 @@ def plan_recording(
     active = [float(min(getattr(sae.sae.cfg, "k", ACTIVE_GUESS), sae.d_sae)) for sae in saes]
     n_bytes = bytes_of(manifest, contexts.offsets, active)
     return RecordingPlan(manifest, contexts, model, saes, n_bytes, _notes(manifest, saes, config))
+
+
+def default_dtype(device: str) -> str:
+    """What runs on this device unless something else is asked for: half the bits on a GPU."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def _place(name: str) -> str | None:

@@ -14,7 +14,7 @@ from activation_cache import layout
 from activation_cache import record as recording
 from activation_cache.errors import UserError
 from activation_cache.models import load_model
-from activation_cache.plan import RecordingConfig, cut_contexts, plan_recording
+from activation_cache.plan import RecordingConfig, cut_contexts, default_dtype, plan_recording
 from activation_cache.record import record
 from activation_cache.shards import ActivationCache
 
@@ -373,6 +373,11 @@ def test_a_model_recorded_at_a_path_of_another_machine_must_be_given_here(sae_fo
     here = tiny.model_folder(tmp_path / "tiny-model", tiny.llama())
     planned = plan_recording(dataclasses.replace(config, model=str(here)), tiny.documents())
     assert planned.manifest.model == str(here)
+
+
+def test_half_precision_is_the_default_on_a_gpu_only(model):
+    assert default_dtype("cuda") == default_dtype("cuda:1") == "bfloat16"
+    assert default_dtype("cpu") == plan(model).manifest.dtype == "float32"
 
 
 def test_half_precision_runs_and_says_so(model, tmp_path, small_shards):

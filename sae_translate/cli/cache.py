@@ -46,7 +46,8 @@ def run(
                                             "...). Default: cache/MODEL-HOOK.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of generated stories and of the sampled contexts.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16: what the model runs in.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="What the model runs in: float32, bfloat16 or float16; by default "
+                                                   "bfloat16 on a GPU, else float32.")] = None,
     batch_size: Annotated[int, typer.Option(help="Contexts in one forward.")] = 16,
     engine: Annotated[str, typer.Option(help="Who records: local, torchrun (every process started by torchrun or srun "
                                         "takes its share) or ray. The bytes are the same.")] = "local",

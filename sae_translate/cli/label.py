@@ -44,7 +44,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the labels. Default: labels/MODEL-SAE.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits, the decipherment and the floors.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="What the model runs in: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="What the model runs in: float32, bfloat16 or float16; by default "
+                                                   "bfloat16 on a GPU, else float32.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace labels that are there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be recorded and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
@@ -107,7 +108,7 @@ def opened(folder: Path | str) -> "ActivationCache":
 
 
 def planned(
-    sae: str, model: str | None, dataset: str | None, tokens: int | None, seed: int, device: str, dtype: str
+    sae: str, model: str | None, dataset: str | None, tokens: int | None, seed: int, device: str, dtype: str | None
 ) -> "tuple[RecordingPlan, Path]":
     """What has to be recorded of the SAE's latents, and its folder under `cache/`, which no other recording shares."""
     from activation_cache.plan import RecordingConfig, plan_recording
