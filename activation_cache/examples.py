@@ -177,8 +177,8 @@ def _least(
     firsts = np.cumsum(sizes) - sizes
     places = np.full((len(sizes), m), -1, np.int64)
     widths = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
-    for width in np.unique(widths):
-        rows, slots = np.flatnonzero(widths == width), np.arange(width)
+    for width in np.unique(widths[sizes > 0]):
+        rows, slots = np.flatnonzero((widths == width) & (sizes > 0)), np.arange(width)
         first, size = firsts[rows, None], sizes[rows, None]
         table = numbers.take(first + slots, mode="clip") << SLOT_BITS | slots
         table[slots >= size] = np.iinfo(np.int64).max

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import typer
@@ -97,6 +98,46 @@ def test_resume_continues_and_overwrite_replaces(here):
     assert "of them there before" in run("cache --model model --dataset text.json --out c --resume").stdout
     run("cache --model model --dataset text.json --out c --overwrite --tokens 50")
     assert ActivationCache("c").n_tokens == 50
+
+
+def test_several_hooks_and_saes_in_one_pass_are_what_separate_runs_record(here):
+    """The same arrays to the last bit: hooks with and without an SAE, at two depths, inside a block; one SAE silent."""
+    for name, architecture, hook in (("shallow", "topk", "blocks.0.hook_resid_post"), ("silent", "jumprelu", HOOK)):
+        tiny.sae_folder(here / name, architecture, seed=1, hook_name=hook, context_size=16, prepend_bos=True)
+    saes = ("sae", "shallow", "silent")
+    hooks = ["blocks.0.hook_resid_post", HOOK, "blocks.1.hook_mlp_out"]
+    line = "cache --model model --dataset text.json --activations --context-size 16 --bos"
+    told = run(f"{line} --out all " + " ".join([f"--sae {s}" for s in saes] + [f"--hook-name {h}" for h in hooks]))
+    assert all(f"{name} (" in told.stdout for name in saes)
+    together = ActivationCache("all")
+    assert together.manifest.hook_names == tuple(hooks) and [s.name for s in together.manifest.saes] == list(saes)
+    for hook in hooks:
+        run(f"{line} --out {hook} --hook-name {hook}")
+        np.testing.assert_array_equal(together.activations(hook), ActivationCache(hook).activations())
+    for name in saes:
+        run(f"{line} --out only-{name} --sae {name}")
+        alone = ActivationCache(f"only-{name}")
+        assert (together.latents(name) != alone.latents()).nnz == 0 and (alone.latents().nnz > 0) == (name != "silent")
+        for part, values in vars(alone.statistics()).items():
+            np.testing.assert_array_equal(vars(together.statistics(name))[part], values)
+
+
+def test_ranks_share_a_cache_and_only_the_first_speaks(here, monkeypatch):
+    monkeypatch.setattr("activation_cache.plan.TOKENS_PER_SHARD", 160)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        said.append(run("cache --sae sae --dataset text.json --out ranks --engine torchrun"))
+    run("cache --sae sae --dataset text.json --out one")
+    assert said[0].output == "" and "this rank's, of" in said[1].stdout
+    files = sorted(path.relative_to("one") for path in Path("one").rglob("*") if path.is_file())
+    assert len(files) > 8 and all((Path("one") / f).read_bytes() == (Path("ranks") / f).read_bytes() for f in files)
+    with pytest.raises(UserError, match="--overwrite is not for --engine torchrun"):
+        run("cache --sae sae --dataset text.json --out ranks --engine torchrun --overwrite")
+    monkeypatch.delenv("RANK")
+    with pytest.raises(UserError, match="start it with `torchrun"):
+        run("cache --sae sae --dataset text.json --out ranks --engine torchrun")
 
 
 def test_generated_stories_are_a_dataset_in_two_languages(here):

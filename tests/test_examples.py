@@ -125,6 +125,12 @@ def test_the_seed_draws_another_sample_and_nothing_else(latents, lengths, statis
     assert np.array_equal(other.top_positions, statistics.top_positions)
 
 
+def test_latents_that_never_fire_have_statistics_of_nothing(lengths):
+    silent = gather(sparse.csr_array((N, WIDTH), dtype=np.float32), lengths, 3)
+    assert not silent.density.any() and not silent.histogram.any() and not silent.max.any()
+    assert (silent.top_positions == -1).all() and (silent.quantile_positions == -1).all()
+
+
 def test_an_update_leaves_the_state_it_was_given_alone(latents, lengths):
     state = examples.start(WIDTH)
     examples.update(state, latents, lengths, 0)
