@@ -1,7 +1,7 @@
 """What `--dry-run` says of time and bytes, against what the run then takes: CPU time of one thread, in one process.
 
-pythia-70m's shape with random weights and TopK SAEs of random weights, on random documents; a tiny model beside it, whose
-statistics weigh more. Each estimate is made as a dry run makes it, just before its recording.
+pythia-70m's shape with random weights and TopK SAEs of random weights, on random documents; a tiny model beside it,
+whose statistics weigh more. Each estimate is made as a dry run makes it, just before its recording.
 
     python benchmarks/caching/estimate.py --tokens 65536 --out reports/caching_estimate.json
 """
