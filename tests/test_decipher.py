@@ -6,7 +6,7 @@ import torch
 from scipy import sparse
 
 from activation_cache.errors import UserError
-from sae_translate.align.core import core_of, shrink, start_emission
+from sae_translate.align.core import core_of, shrink, smooth, start_emission
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.emission import explained_information, maximise
 from sae_translate.languages.language import Corpus, Language
@@ -125,6 +125,20 @@ def test_a_lag_counts_by_what_it_tells_beyond_the_topic():
     assert near == 1 and far < 0.1
     assert core_of(language, 20, DecipherConfig(lags=(1, 2), far_lag=0)).local == (1, 1)
     assert core_of(language, 20, DecipherConfig(lags=(1, 2), far_lag=100)).local == (1, 1)
+
+
+def test_smoothing_brings_a_short_text_nearer_to_a_long_one_and_keeps_its_counts():
+    long, short = (core_of(chain_language(64, n, 0, 4), 64, DecipherConfig(min_count=1.0)) for n in (200_000, 4_000))
+    smoothed = smooth(short)
+    assert torch.allclose(smoothed.frequency, short.frequency, atol=1e-6)
+    order = [torch.from_numpy(np.argsort(core.items)) for core in (long, short)]
+    truth, raw, mixed = (
+        joint[:, rows][:, :, rows]
+        for joint, rows in ((long.joint, order[0]), (short.joint, order[1]), (smoothed.joint, order[1]))
+    )
+    loss = [float(-(truth * guess.clamp_min(1e-12).log()).sum()) for guess in (raw, mixed)]
+    assert loss[1] < loss[0]
+    assert (smooth(long).joint - long.joint).abs().sum() < (smoothed.joint - short.joint).abs().sum() / 3
 
 
 def test_a_dead_source_item_gets_no_answer_and_no_confidence(plain, cipher):

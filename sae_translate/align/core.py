@@ -1,6 +1,6 @@
 """The core of a language: its heaviest items and their lagged joints, as dense arrays that EM can multiply."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from activation_cache.errors import UserError
 from sae_translate.align.emission import TINY, mutual_information
 from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions
 from sae_translate.languages.language import Language
+
+SMOOTHING_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Core:
     "Joint probability of two items a lag apart; each lag sums to 1."
     left_out: int
     "How many items occur often enough to be aligned and are not in the core."
+    n_pairs: tuple[float, ...]
+    "How many pairs of positions each joint was counted from; 0 where positions hold more than one item."
     local: tuple[float, ...]
     "What each lag counts, at most 1: its information beyond that of the far lag, as a share of its own."
 
@@ -95,7 +99,11 @@ def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
     other = bool(language.corpus.n_positions - counts[items].sum() > config.min_count)
     folded = fold(shared, items, other)
     joint = torch.stack([_joint(folded, language, lag, config) for lag in config.lags])
-    return Core(items, other, folded, joint, len(enough) - len(items), _local(folded, language, joint, config))
+    lengths = np.diff(language.corpus.segments)
+    single = np.diff(language.corpus.matrix.indptr).max() <= 1
+    n_pairs = tuple(float(np.maximum(lengths - lag, 0).sum()) * single for lag in config.lags)
+    local = _local(folded, language, joint, config)
+    return Core(items, other, folded, joint, len(enough) - len(items), n_pairs, local)
 
 
 def _joint(folded: sparse.csr_array, language: Language, lag: int, config: DecipherConfig) -> Float[Tensor, "n n"]:
@@ -122,6 +130,25 @@ def _local(
     return tuple((shares / shares.max()).tolist()) if shares.max() > 0 else alike
 
 
+def smooth(core: Core) -> Core:
+    """The core with joints as they would be in more text: each mixed with independence (Jelinek & Mercer 1980), in the
+    share under which every pair is likeliest given all the others (leave one out). As it is where positions hold more
+    than one item, as pairs then are no counts."""
+    if not all(core.n_pairs):
+        return core
+    joint = core.joint.clone()
+    for pairs, n in zip(joint, core.n_pairs, strict=True):
+        free = pairs.sum(1, keepdim=True) * pairs.sum(0, keepdim=True)
+        seen = pairs * n > 0.5
+        count = pairs[seen] * n
+        others, chance = (count - 1).clamp_min(0) / max(n - 1, 1), free[seen].clamp_min(TINY)
+        share = 0.5
+        for _ in range(SMOOTHING_STEPS):
+            share = float((count * share * chance / (share * chance + (1 - share) * others)).sum() / count.sum())
+        pairs.mul_(1 - share).add_(share * free)
+    return replace(core, joint=joint)
+
+
 def shrink(core: Core, size: int) -> Core:
     """The heaviest `size` items of a core; what falls out joins its "other"."""
     if size >= len(core.items):
@@ -130,7 +157,7 @@ def shrink(core: Core, size: int) -> Core:
     gather = torch.zeros(n, size + 1, dtype=core.joint.dtype, device=core.joint.device)
     gather[torch.arange(n), torch.arange(n).clamp_max(size)] = 1
     left_out = core.left_out + len(core.items) - size
-    return Core(core.items[:size], True, None, gather.T @ core.joint @ gather, left_out, core.local)
+    return Core(core.items[:size], True, None, gather.T @ core.joint @ gather, left_out, core.n_pairs, core.local)
 
 
 def start_emission(

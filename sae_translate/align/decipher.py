@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from sae_translate.align.alignment import Alignment
-from sae_translate.align.core import Core, DecipherConfig, core_of, start_emission
+from sae_translate.align.core import Core, DecipherConfig, core_of, smooth, start_emission
 from sae_translate.align.emission import TINY, Fit, maximise
 from sae_translate.align.grow import grow
 from sae_translate.align.null import SHARPNESS, Trial, carried_over, judge
@@ -33,6 +33,7 @@ def decipher(
     began = perf_counter()
     cipher = core_of(source, config.max_source_core, config)
     plain = core_of(target, config.max_target_core, config)
+    likely = smooth(plain).joint
     fits: list[Fit] = []
     for restart in range(config.restarts):
 
@@ -42,7 +43,7 @@ def decipher(
 
         start = start_emission(cipher, plain, config, torch.Generator().manual_seed(config.seed + 1000 * restart))
         limits = config.iterations, config.tolerance
-        fits.append(maximise(cipher.joint, plain.joint, start, *limits, weights=cipher.local, progress=report))
+        fits.append(maximise(cipher.joint, likely, start, *limits, weights=cipher.local, progress=report))
     fit = max(fits, key=lambda fit: fit.trace[-1])
     coupling, other = spread(source, target, cipher, plain, fit, config, progress)
     verdict, found, belief = None, None, np.float32(1)
