@@ -121,9 +121,51 @@ def look_ups(cache: ActivationCache) -> dict[str, float]:
             "one latent's top-20 contexts, open cache, ms": round(micros(one_by_one, 9) / 1e3 / len(latents), 5)}
 
 
+def cooccurrence(n_tokens: int = TOKENS_PER_SHARD // 2) -> dict[str, float]:
+    """What gathering one lag's co-occurrence of all latents takes: CPU time, and pairs, which stay in memory."""
+    latents = shard_of_latents(np.random.default_rng(0), D_SAE)[:n_tokens]
+    latents.data[:] = 1
+    pairs = latents[:-1].T @ latents[1:]
+    cost = micros(lambda: latents[:-1].T @ latents[1:], 3)
+    return {"tokens": n_tokens, "us a token and lag": round(cost / n_tokens, 1), "pairs": int(pairs.nnz),
+            "MB": round(pairs.nnz * 8 / 1e6, 1)}
+
+
+def statistics_part(arguments: argparse.Namespace) -> dict[str, Any]:
+    forward = forward_micros()
+    found = {str(d): statistics_micros(d, 64) for d in speed.WIDTHS}
+    for measured in found.values():
+        for over in ("first 4 shards", "all with the end"):
+            measured[f"share of the forward, {over}"] = round(measured[f"us a token, {over}"] / forward, 4)
+    return {"forward, us a token": round(forward, 1), "statistics": found}
+
+
+def memory_part(arguments: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {n: Path(temporary) / str(n) for n in arguments.lengths}
+        memory = [in_a_process(n, folder) for n, folder in folders.items()]
+        cache = ActivationCache(folders[max(folders)] / "cache")
+        return {
+            "memory": memory,
+            "bytes an activation, tokens and contexts included": round(cache.n_bytes / cache.latents().nnz, 2),
+            "bytes a token": round(cache.n_bytes / cache.n_tokens, 1),
+            "look-ups": look_ups(cache),
+            "second reading of all latents (read, hashed, joined), us a token": round(
+                micros(cache.latents, 3) / cache.n_tokens, 2),
+        }
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "statistics": statistics_part,
+    "memory": memory_part,
+    "co-occurrence": lambda arguments: {"co-occurrence of all latents, were it gathered in the pass": cooccurrence()},
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1 << 16, 1 << 18])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="The others keep their figures.")
     parser.add_argument("--record", type=int, help="Only record so many tokens, in this process.")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("reports/caching_state.json"))
@@ -132,25 +174,11 @@ def main() -> None:
     if arguments.record:
         print(json.dumps(recorded(arguments.record, arguments.folder)))
         return
-    forward = forward_micros()
-    result: dict[str, Any] = {
-        "command": "OMP_NUM_THREADS=1 python benchmarks/caching/state.py --lengths "
-                   + " ".join(map(str, arguments.lengths)), "forward, us a token": round(forward, 1),
-        "statistics": {str(d): statistics_micros(d, 64) for d in speed.WIDTHS},
-    }
-    for measured in result["statistics"].values():
-        for over in ("first 4 shards", "all with the end"):
-            measured[f"share of the forward, {over}"] = round(measured[f"us a token, {over}"] / forward, 4)
-    with tempfile.TemporaryDirectory() as temporary:
-        folders = {n: Path(temporary) / str(n) for n in arguments.lengths}
-        result["memory"] = [in_a_process(n, folder) for n, folder in folders.items()]
-        cache = ActivationCache(folders[max(folders)] / "cache")
-        n_active = cache.latents().nnz
-        result["bytes an activation, tokens and contexts included"] = round(cache.n_bytes / n_active, 2)
-        result["bytes a token"] = round(cache.n_bytes / cache.n_tokens, 1)
-        result["look-ups"] = look_ups(cache)
-        result["second reading of all latents (read, hashed, joined), us a token"] = round(
-            micros(cache.latents, 3) / cache.n_tokens, 2)
+    result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    lengths = " ".join(map(str, arguments.lengths))
+    result["command"] = f"OMP_NUM_THREADS=1 python benchmarks/caching/state.py --lengths {lengths}"
+    for part in arguments.parts:
+        result |= PARTS[part](arguments)
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
