@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from activation_cache.errors import UserError
+from sae_translate.align.adversarial import adversarial_start
 from sae_translate.align.retrieval import neighbourhood, unit
 
 Start = Callable[[Tensor, Tensor, torch.Generator], Tensor]
@@ -57,5 +60,29 @@ def landmark_scores(
     return scores / scores.std().clamp_min(1e-12)
 
 
-STARTS: dict[str, Start] = {"signature": signature_start, "random": random_start}
+def gromov_wasserstein_start(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], generator: torch.Generator
+) -> Float[Tensor, "n m"]:
+    """Log of the entropic Gromov-Wasserstein coupling of the two sets of cosines, in standard deviations.
+
+    Alvarez-Melis & Jaakkola 2018 (arXiv 1809.00013), by POT, an optional dependency. Cubic in the number of items.
+    Draws nothing.
+    """
+    try:
+        import ot
+    except ImportError:
+        raise UserError("the gromov_wasserstein start needs POT: pip install 'sae-translate[align]'") from None
+    costs = [1 - (unit(side) @ unit(side).T).double().cpu().numpy() for side in (source, target)]
+    shares = [np.full(len(cost), 1 / len(cost)) for cost in costs]
+    plan = ot.gromov.entropic_gromov_wasserstein(*costs, *shares, "square_loss", epsilon=5e-3, max_iter=100)
+    scores = torch.from_numpy(np.log(np.maximum(plan, 1e-12))).to(source)
+    return (scores - scores.mean()) / scores.std().clamp_min(1e-12)
+
+
+STARTS: dict[str, Start] = {
+    "signature": signature_start,
+    "random": random_start,
+    "gromov_wasserstein": gromov_wasserstein_start,
+    "adversarial": adversarial_start,
+}
 "Where self-learning may begin."
