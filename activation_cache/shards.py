@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from activation_cache.errors import UserError, nearest
 from activation_cache.layout import LatentStatistics, Manifest, SaeEntry, Sidecar
 from activation_cache.places import Place, is_url, place, put, read, size
 
+AT_ONCE = 32
+"Sidecars that are asked for at once where each is a request over a network."
 MEND = "mend it with `sae-translate verify --repair`"
 
 
@@ -142,7 +145,9 @@ class ActivationCache:
     def __init__(self, path: str | os.PathLike | Place):
         self.path = place(path)
         self.manifest: Manifest = read_manifest(self.path)
-        self._sidecars = [self._sidecar(layout.shard_file(i)) for i in range(self.manifest.n_shards)]
+        files = list(map(layout.shard_file, range(self.manifest.n_shards)))
+        with ThreadPoolExecutor(AT_ONCE if is_url(self.path) else 1) as pool:
+            self._sidecars = list(pool.map(self._sidecar, files))
         for i in range(len(self.manifest.saes)):
             self._sidecar(layout.statistics_file(i))
         if sum(sidecar.n_tokens for sidecar in self._sidecars) != self.manifest.n_tokens:

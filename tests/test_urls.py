@@ -1,6 +1,7 @@
 """A cache under a URL is the cache in a folder: recorded, continued, verified, mended and read by every command."""
 
 import json
+import threading
 import uuid
 
 import numpy as np
@@ -104,6 +105,20 @@ def test_a_store_that_refuses_is_told_in_a_line_and_the_recording_can_be_continu
             next(running)
     list(record(planned, url, resume=True))
     assert content(url) == content(tmp_path / "c")
+
+
+def test_the_requests_of_opening_overlap(planned, url, monkeypatch):
+    list(record(planned, url))
+    meeting = threading.Barrier(3, timeout=20)
+    real = shards.read
+
+    def slowly(path):
+        if "shards/0000" in str(path) and str(path)[-6] in "012":
+            meeting.wait()  # each of the first three returns once all three were asked for
+        return real(path)
+
+    monkeypatch.setattr(shards, "read", slowly)
+    assert ActivationCache(url).n_tokens == planned.manifest.n_tokens
 
 
 def test_a_cache_under_a_url_is_read_as_one_in_a_folder(planned, url, tmp_path):
