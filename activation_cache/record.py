@@ -251,9 +251,9 @@ def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray
         places = np.concatenate([np.arange(offsets[c], offsets[c + 1]) for c in batch]) - offsets[0]
         rows.append(places)
         for h, block in dense.items():
-            half = values[manifest.hooks[h].name]
-            saturated += int((half.abs() > LARGEST_HALF).sum())
-            block[places] = half.clamp(-LARGEST_HALF, LARGEST_HALF).to(torch.float16).cpu().numpy()
+            value = values[manifest.hooks[h].name]
+            saturated += _beyond_half(value)
+            block[places] = value.clamp(-LARGEST_HALF, LARGEST_HALF).to(torch.float16).cpu().numpy()
         for s, sae in enumerate(plan.saes):
             latents = sae.encode_sparse(values[manifest.saes[s].hook_name])
             saturated += latents.saturated
@@ -266,6 +266,14 @@ def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray
         arrays[f"latents.{s}.indices"] = matrix.indices.astype(layout.index_dtype(matrix.shape[1]))
         arrays[f"latents.{s}.values"] = matrix.data.astype(np.float16)
     return arrays, saturated
+
+
+def _beyond_half(values: Tensor) -> int:
+    """How many values float16 cannot hold; where none is, one look at the extremes says so."""
+    least, most = torch.aminmax(values)
+    if max(-least, most) <= LARGEST_HALF:
+        return 0
+    return int((values.abs() > LARGEST_HALF).sum())
 
 
 def _forward(plan: RecordingPlan, offsets: np.ndarray, batch: np.ndarray) -> dict[str, Tensor]:
@@ -287,7 +295,7 @@ def _forward(plan: RecordingPlan, offsets: np.ndarray, batch: np.ndarray) -> dic
     mask = torch.from_numpy(there).to(plan.model.device)
     out = {}
     for name, value in values.items():
-        value = value[mask]
+        value = value.flatten(0, 1) if there.all() else value[mask]
         tap = plan.model.tap_of(name)
         out[name] = value - value.mean(-1, keepdim=True) if manifest.centered and tap and tap.residual else value
     return out

@@ -375,6 +375,15 @@ def test_a_model_recorded_at_a_path_of_another_machine_must_be_given_here(sae_fo
     assert planned.manifest.model == str(here)
 
 
+def test_activations_beyond_float16_are_cut_to_its_largest_and_counted(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "_forward", lambda *given, told=recording._forward: {
+        name: value * 1e7 for name, value in told(*given).items()})
+    *_, last = record(plan(model), tmp_path / "c")
+    values = ActivationCache(tmp_path / "c").activations()
+    assert np.abs(values).max() == recording.LARGEST_HALF
+    assert last.saturated == (np.abs(reference(model, plan(model)) * 1e7) > recording.LARGEST_HALF).sum() > 0
+
+
 def test_half_precision_is_the_default_on_a_gpu_only(model):
     assert default_dtype("cuda") == default_dtype("cuda:1") == "bfloat16"
     assert default_dtype("cpu") == plan(model).manifest.dtype == "float32"

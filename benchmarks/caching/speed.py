@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -172,7 +173,7 @@ Turn = Callable[[], float]
 
 def floors(plans: dict[str, RecordingPlan], tokens: Tensor) -> dict[str, Turn]:
     """The bare forward, and that with the encoder's GEMM, its memory fresh or used again."""
-    network = plans["activations"].model.network
+    network = next(iter(plans.values())).model.network
 
     def gemm(plan: RecordingPlan, again: bool) -> Callable[[], None]:
         inner = plan.saes[0].sae
@@ -215,18 +216,20 @@ def recording(plan: RecordingPlan, out: Path) -> Turn:
 
 
 def measured(
-    made: Model, text: list[str], folder: Path, dtype: str, turns: int, said: dict[str, str]
+    made: Model, text: list[str], folder: Path, dtype: str, arguments: argparse.Namespace, said: dict[str, str]
 ) -> Iterator[dict[str, list[float]]]:
     """CPU seconds of every counted turn, after each those of all so far, and at last what ends the recordings."""
     loaded = Model(made.name, made.network.to(DTYPES[dtype]), made.tokenizer, made.device, dtype)
     asked = {"activations": dict(hook_names=(HOOK,), context_size=CONTEXT, prepend_bos=False)} | {
         f"latents {d_sae}": dict(saes=(str(folder / str(d_sae)),)) for d_sae in WIDTHS
     }
+    turns = arguments.turns
     plans = {name: in_turns(plan_recording(RecordingConfig(dataset="random", batch_size=BATCH, dtype=dtype, **options),
-                                           text, loaded), turns + 1) for name, options in asked.items()}
+                                           text, loaded), turns + 1)
+             for name, options in asked.items() if name in arguments.recordings}
     first = torch.from_numpy(np.load(folder / "tokens.npy")).long()
     records = {f"record {name}": recording(plan, folder / dtype / name) for name, plan in plans.items()}
-    with peers(folder, dtype, said) as others:
+    with peers(folder, dtype, said) if arguments.peers else contextlib.nullcontext({}) as others:
         passes = floors(plans, first) | records | others
         seconds: dict[str, list[float]] = {name: [] for name in passes}
         for turn in range(turns + 1):
@@ -259,7 +262,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
     out = {}
     for name, others in COMPARISONS.items():
         for other in others:
-            if other in seconds:
+            if other in seconds and f"record {name}" in seconds:
                 each = [a / b for a, b in zip(seconds[other], seconds[f"record {name}"], strict=True)]
                 out[f"record {name} / {other}"] = {"median": round(float(np.median(each)), 3),
                                                    "each": [round(r, 3) for r in each]}
@@ -270,13 +273,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16_384, help="In a turn; a multiple of a batch's 2,048.")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--recordings", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path("reports/caching_speed.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     said: dict[str, str] = {}
     result = {
-        "command": f"OMP_NUM_THREADS=1 python benchmarks/caching/speed.py --tokens {arguments.tokens} "
-                   f"--turns {arguments.turns}",
+        "command": shlex.join(["OMP_NUM_THREADS=1", "python", "benchmarks/caching/speed.py", *sys.argv[1:]]),
         "versions": {"torch": torch.__version__, "python": platform.python_version()}, "k": K, "peers": said,
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -287,7 +291,7 @@ def main() -> None:
         turn = text[: arguments.tokens // CONTEXT]
         np.save(folder / "tokens.npy", [[int(word[1:]) for word in document.split()] for document in turn])
         for dtype in DTYPES:
-            for seconds in measured(made, text, folder, dtype, arguments.turns, said):
+            for seconds in measured(made, text, folder, dtype, arguments, said):
                 result[dtype] = ratios(seconds) | {"median cpu seconds (this machine only)": {
                     name: round(float(np.median(each)), 2) for name, each in seconds.items()}}
                 arguments.out.parent.mkdir(exist_ok=True)
