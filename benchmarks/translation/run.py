@@ -45,7 +45,7 @@ from sae_translate.languages.hmm import (
 )
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
-from sae_translate.languages.text import keep_items, most_frequent, word_language
+from sae_translate.languages.text import keep_items, most_frequent, one_item_per_position, word_language
 from sae_translate.translate.ablation import AblationConfig, agreement, cells_of, effects, needed
 from sae_translate.translate.adapters import spec_of
 from sae_translate.translate.config import (

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sae_translate.align.alignment import Alignment
     from sae_translate.languages.language import Language
+    from sae_translate.translate.config import TranslatorConfig
     from sae_translate.translate.training import State, Step
     from sae_translate.translate.translator import Translator
 
