@@ -9,7 +9,10 @@ from sae_translate.align.retrieval import (
     METHODS,
     assign_one_to_one,
     hubness,
+    largest,
     mutual_pairs,
+    neighbourhood,
+    neighbourhoods,
     precision_at,
     retrieve,
     unit,
@@ -121,3 +124,23 @@ def test_no_array_is_larger_than_a_block(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
     retrieval.retrieve(points(500, 8), points(400, 8), 3, "csls", block=64)
     assert max(seen) <= 64 * 64
+
+
+def test_both_neighbourhoods_come_from_one_pass_in_any_blocks():
+    draw = torch.Generator().manual_seed(0)
+    x, y = (unit(torch.randn(n, 8, generator=draw)) for n in (53, 37))
+    for block in (7, 16, 100):
+        of_source, of_target = neighbourhoods(x, y, 10, block)
+        assert torch.allclose(of_source, neighbourhood(x, y), atol=1e-6)
+        assert torch.allclose(of_target, neighbourhood(y, x), atol=1e-6)
+    few = neighbourhoods(x[:3], y, 10, 2)
+    assert torch.allclose(few[1], (y @ x[:3].T).mean(1), atol=1e-6)
+
+
+def test_the_largest_of_wide_rows_are_those_that_topk_finds():
+    scores = points(40, 1024)
+    for k in (1, 10, 30):
+        values, where = largest(scores, k)
+        assert torch.equal(values, scores.topk(k, dim=1).values)
+        assert torch.equal(scores.gather(1, where), values)
+    assert torch.equal(largest(scores[:, :37], 50)[0], scores[:, :37].sort(dim=1, descending=True).values)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from activation_cache.errors import UserError, choose
 
+GROUP = 16
+"Columns that share a maximum in the search for the largest."
 BLOCK = 2048
 "Rows and columns of one product: 16 MB in float32."
 
@@ -38,6 +40,23 @@ def blocks(n: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n))
 
 
+def largest(scores: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The k largest of every row, best first, and where they stand: `topk`, several times faster for wide rows.
+
+    The k largest lie in the k groups of the largest maxima, so only these are looked at one by one.
+    """
+    n, m = scores.shape
+    groups = m // GROUP
+    if m % GROUP or groups < 4 * k:
+        found = scores.topk(min(k, m), dim=1)
+        return found.values, found.indices
+    near = scores.view(n, GROUP, groups).amax(dim=1).topk(k, dim=1).indices
+    members = torch.arange(GROUP, device=scores.device)[:, None] * groups
+    index = (near[:, None] + members).flatten(1)
+    found = scores.gather(1, index).topk(k, dim=1)
+    return found.values, index.gather(1, found.indices)
+
+
 def streamed(
     queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int, penalty: Float[Tensor, "m"], block: int
 ) -> Neighbours:
@@ -48,9 +67,9 @@ def streamed(
         where = torch.empty(best.shape, dtype=torch.int64, device=queries.device)
         for columns in blocks(len(keys), block):
             product = queries[rows] @ keys[columns].T - penalty[columns]
-            kept = product.topk(min(k, product.shape[1]), dim=1)
-            best = torch.cat([best, kept.values], dim=1)
-            where = torch.cat([where, kept.indices + columns.start], dim=1)
+            values, indices_of = largest(product, k)
+            best = torch.cat([best, values], dim=1)
+            where = torch.cat([where, indices_of + columns.start], dim=1)
             if best.shape[1] > k:
                 top = best.topk(k, dim=1)
                 best, where = top.values, where.gather(1, top.indices)
@@ -68,24 +87,43 @@ def neighbourhood(
     return nearest.scores.mean(dim=1)
 
 
-def no_penalty(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int) -> Float[Tensor, "m"]:
-    return source.new_zeros(len(target))
+def neighbourhoods(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], k: int = 10, block: int = BLOCK
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "m"]]:
+    """Mean cosine of every row to its k nearest on the other side, both sides from one pass over the products."""
+    of_source = source.new_full((len(source), min(k, len(target))), -torch.inf)
+    of_target = source.new_full((len(target), min(k, len(source))), -torch.inf)
+    for rows in blocks(len(source), block):
+        for columns in blocks(len(target), block):
+            product = source[rows] @ target[columns].T
+            for best, part, own in ((of_source, rows, product), (of_target, columns, product.T.contiguous())):
+                best[part] = torch.cat([best[part], largest(own, k)[0]], dim=1).topk(best.shape[1], dim=1).values
+    return of_source.mean(dim=1), of_target.mean(dim=1)
 
 
-def csls_penalty(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int) -> Float[Tensor, "m"]:
-    """Half the target's mean cosine to its 10 nearest sources: 2 cos - r_source - r_target, halved, ranks alike."""
-    return neighbourhood(target, source, 10, block) / 2
+Penalties = tuple[Tensor, Tensor | None]
+"What is taken off the cosine for every target, and, where a method has it, off the score of every source."
+
+
+def no_penalty(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int) -> Penalties:
+    return source.new_zeros(len(target)), None
+
+
+def csls_penalty(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int) -> Penalties:
+    """Half of either's mean cosine to its 10 nearest: 2 cos - r_source - r_target, halved."""
+    of_source, of_target = neighbourhoods(source, target, 10, block)
+    return of_target / 2, of_source / 2
 
 
 def inverted_softmax_penalty(
     source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int, sharpness: float = 30.0
-) -> Float[Tensor, "m"]:
+) -> Penalties:
     """log of the softmax's normaliser over all sources, in units of a cosine."""
     norms = []
     for rows in blocks(len(target), block):
         parts = [(sharpness * target[rows] @ source[part].T).logsumexp(dim=1) for part in blocks(len(source), block)]
         norms.append(torch.stack(parts).logsumexp(dim=0))
-    return torch.cat(norms) / sharpness
+    return torch.cat(norms) / sharpness, None
 
 
 METHODS = {"cosine": no_penalty, "csls": csls_penalty, "inverted_softmax": inverted_softmax_penalty}
@@ -115,11 +153,9 @@ def retrieve(
     if not 1 <= k <= len(target):
         raise UserError(f"k is {k} and there are {len(target):,} targets: give a k from 1 to {len(target):,}")
     source, target = unit(source), unit(target)
-    found = streamed(source, target, k, penalise(source, target, block), block)
-    if method == "csls":
-        reach = neighbourhood(source, target, 10, block)
-        found = Neighbours(2 * found.scores - reach[:, None], found.indices)
-    return found
+    penalty, reach = penalise(source, target, block)
+    found = streamed(source, target, k, penalty, block)
+    return found if reach is None else Neighbours(2 * (found.scores - reach[:, None]), found.indices)
 
 
 def mutual_pairs(forward: Int[Tensor, "n"], backward: Int[Tensor, "m"]) -> Bool[Tensor, "n"]:
@@ -139,9 +175,8 @@ def assign_one_to_one(
     check_vectors("source", source)
     check_vectors("target", target)
     source, target = unit(source), unit(target)
-    scores = source @ target.T - penalise(source, target, BLOCK)
-    if method == "csls":
-        scores = scores - neighbourhood(source, target)[:, None] / 2
+    penalty, reach = penalise(source, target, BLOCK)
+    scores = source @ target.T - penalty - (0 if reach is None else reach[:, None])
     rows, columns = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
     chosen = torch.full((len(source),), -1, dtype=torch.int64, device=source.device)
     chosen[torch.from_numpy(rows)] = torch.from_numpy(columns)
