@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,23 +83,19 @@ def opened(folder: Path) -> dict:
     return costs | {"memory of opening, MB": round((peak() - before) / 1024, 1)}
 
 
-def measured(n_shards: int, contexts_per_shard: int) -> dict:
+def measured(folder: Path, n_shards: int, contexts_per_shard: int) -> dict:
     """One size, opened in a process of its own so that its peak of memory is its own."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        began = time.process_time()
-        size = fill(folder, n_shards, contexts_per_shard)
-        filling = time.process_time() - began
-        done = subprocess.run([sys.executable, __file__, "--folder", str(folder)], capture_output=True, text=True,
-                              check=True)  # fmt: skip
-        sidecars = (path.stat().st_size for path in (folder / layout.SHARDS).glob("*.json"))
-        return {
-            "shards": n_shards, "files": 2 * n_shards, "bytes a shard": size, "bytes of all": size * n_shards,
-            "bytes of sidecars": sum(sidecars), "bytes of manifest": (folder / layout.MANIFEST).stat().st_size,
-            "cpu seconds to write sidecars, without fsync": round(filling, 2), **json.loads(done.stdout),
-        }  # fmt: skip
-    finally:
-        shutil.rmtree(folder)
+    began = time.process_time()
+    size = fill(folder, n_shards, contexts_per_shard)
+    filling = time.process_time() - began
+    done = subprocess.run([sys.executable, __file__, "--folder", str(folder)], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    sidecars = (path.stat().st_size for path in (folder / layout.SHARDS).glob("*.json"))
+    return {
+        "shards": n_shards, "files": 2 * n_shards, "bytes a shard": size, "bytes of all": size * n_shards,
+        "bytes of sidecars": sum(sidecars), "cpu seconds to write sidecars, without fsync": round(filling, 2),
+        **json.loads(done.stdout),
+    }  # fmt: skip
 
 
 def gathering(n_shards: int = 12, n_tokens: int = 16_384) -> dict:
@@ -149,14 +144,13 @@ def main() -> None:
     if arguments.folder:
         print(json.dumps(opened(arguments.folder)))
         return
-    reckoned = [arithmetic(contexts) for contexts in (128, 512, 4096)]
-    results = []
-    for n_shards in arguments.shards:
-        results.append(measured(n_shards, 128))
-        print(results[-1], flush=True)
     command = f"python benchmarks/caching/scale.py --shards {' '.join(map(str, arguments.shards))}"
-    told = {"command": command, "arithmetic": reckoned, "statistics": gathering(), "simulation": results}
-    arguments.out.write_text(json.dumps(told, indent=1) + "\n")
+    told = {"command": command, "arithmetic": [arithmetic(contexts) for contexts in (128, 512, 4096)],
+            "statistics": gathering(), "simulation": []}  # fmt: skip
+    for n_shards in arguments.shards:
+        with tempfile.TemporaryDirectory() as folder:
+            told["simulation"].append(measured(Path(folder), n_shards, 128))
+            arguments.out.write_text(json.dumps(told, indent=1) + "\n")  # removing the files may take longer than all
 
 
 if __name__ == "__main__":
