@@ -146,8 +146,11 @@ class ActivationCache:
         self.path = place(path)
         self.manifest: Manifest = read_manifest(self.path)
         files = list(map(layout.shard_file, range(self.manifest.n_shards)))
-        with ThreadPoolExecutor(AT_ONCE if is_url(self.path) else 1) as pool:
-            self._sidecars = list(pool.map(self._sidecar, files))
+        if is_url(self.path):
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                self._sidecars = list(pool.map(self._sidecar, files))
+        else:
+            self._sidecars = [self._sidecar(file) for file in files]
         for i in range(len(self.manifest.saes)):
             self._sidecar(layout.statistics_file(i))
         if sum(sidecar.n_tokens for sidecar in self._sidecars) != self.manifest.n_tokens:
