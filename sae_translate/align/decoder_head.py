@@ -29,7 +29,7 @@ class HeadConfig:
     "Gradient steps."
     batch: int = 32
     "Segments a step."
-    learning_rate: float = 0.05
+    learning_rate: float = 0.2
     "Adam's, on the logits of the plan; falls to nothing along a cosine."
     plan: str = "sinkhorn"
     "How logits become a plan: sinkhorn, or shuffle (normalised once, with AutoShuffleNet's penalty)."
@@ -39,8 +39,8 @@ class HeadConfig:
     "Weight of the penalty of shuffle, per row and column."
     trust: float = 6.0
     "How much larger the logit of a start's sure pair is than that of an impossible one."
-    slack: float = 0.05
-    "By how many nats the loss may lie below the intact model's before it is not believed."
+    slack: float = 0.15
+    "By how many nats the loss may lie below the intact model's, as a map fitted to the very text may fairly gain."
     seed: int = 0
     "Seeds the batches and, without a start, the first logits."
 
