@@ -73,7 +73,8 @@ def show(labels: "Labels") -> None:
     verdict = made["decipherment"]
     if "reason" in verdict:
         console.print(
-            f"unpaired: {'believed' if verdict['believed'] else 'ABSTAINS'}. {verdict_in_words(verdict)}", soft_wrap=True
+            f"unpaired: {'believed' if verdict['believed'] else 'ABSTAINS'}. {verdict_in_words(verdict)}",
+            soft_wrap=True,
         )
     for why in made.get("left_out", {}).values():
         console.print(f"left out: {why}", soft_wrap=True)
