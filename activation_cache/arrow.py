@@ -33,11 +33,9 @@ def plan_arrow(cache: ActivationCache, hook_names: tuple[str, ...] = (), row_len
     SAEs are trained position by position, so where a row begins does not matter. Errors: a `UserError` where the cache
     holds no activations, none at such a hook, or too few.
     """
-    recorded = {hook.name: hook for hook in cache.manifest.recorded_hooks}
-    if not recorded:
-        raise UserError(f"{cache.path} holds no dense activations: record it with --activations")
+    recorded = cache.recorded_hooks()
     for name in hook_names:
-        choose(recorded, name, f"hook of {cache.path}")
+        choose(dict.fromkeys(recorded), name, f"hook of {cache.path}")
     length = row_length or cache.manifest.context_size - int(cache.manifest.prepend_bos)
     if not 1 <= length <= cache.n_tokens:
         raise UserError(f"rows of {length} positions cannot be made of {cache.n_tokens:,}: give another --context-size")

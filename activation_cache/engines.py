@@ -130,8 +130,8 @@ def device_of(engine: EngineConfig, device: str) -> str:
 
 
 def _tokens_of(plan: RecordingPlan, index: int) -> int:
-    first, last = (min((index + i) * plan.manifest.contexts_per_shard, plan.manifest.n_contexts) for i in (0, 1))
-    return int(plan.contexts.offsets[last] - plan.contexts.offsets[first])
+    of_shard = plan.manifest.contexts_of(index)
+    return int(plan.contexts.offsets[of_shard.stop] - plan.contexts.offsets[of_shard.start])
 
 
 def _local(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: bool, resume: bool) -> Iterator[Progress]:
@@ -143,18 +143,12 @@ def _striped(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: boo
     rank, folder = rank_of(os.environ), place(out)
     check_out(folder, overwrite, resume)
     make_rooms(folder)
-    total = own_tokens(engine, plan)
+    progress = Progress.start(own_tokens(engine, plan))
     with joined(plan, folder) as manifest:
-        n_tokens = n_bytes = saturated = 0
         for index in rank.shards(manifest.n_shards):
-            file = layout.shard_file(index)
-            if not (kept := shards.read_sidecar(folder, file, manifest.key) is not None):
-                write_shard(plan, folder, index)
-            sidecar = shards.read_sidecar(folder, file, manifest.key)
-            n_tokens += sidecar.n_tokens
-            n_bytes += sidecar.n_bytes
-            saturated += sidecar.saturated
-            yield Progress(n_tokens, total, n_bytes, saturated, kept)
+            there = shards.read_sidecar(folder, layout.shard_file(index), manifest.key)
+            sidecar = there or write_shard(plan, folder, index)[1]
+            yield (progress := progress.after(sidecar, kept=there is not None))
         with in_turn(folder / layout.STATISTICS):
             if is_whole(folder, manifest) and not has_statistics(folder, manifest):
                 write_statistics(folder, manifest, gathered_from(folder, manifest))
@@ -215,9 +209,11 @@ def _on_ray(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: bool
             for index in range(manifest.n_shards)
         }
         missing = [index for index, sidecar in told.items() if sidecar is None]
-        whole = [sidecar for sidecar in told.values() if sidecar is not None]
-        if whole:
-            yield _sum(whole, manifest, kept=True)
+        progress = Progress.start(manifest.n_tokens)
+        for sidecar in told.values():
+            progress = progress if sidecar is None else progress.after(sidecar, kept=True)
+        if progress.kept:
+            yield progress
         if missing:
             with _cluster(ray, engine, plan) as (workers, resources):
                 rows = ray.data.from_items(
@@ -230,17 +226,10 @@ def _on_ray(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: bool
                     **resources,
                 )
                 for row in rows.iter_rows():
-                    whole.append(shards.read_sidecar(folder, layout.shard_file(int(row["shard"])), manifest.key))
-                    yield _sum(whole, manifest, kept=False)
+                    sidecar = shards.read_sidecar(folder, layout.shard_file(int(row["shard"])), manifest.key)
+                    yield (progress := progress.after(sidecar, kept=False))
             sweep(folder)
         write_statistics(folder, manifest, gathered_from(folder, manifest))
-
-
-def _sum(whole: list[layout.Sidecar], manifest: Manifest, kept: bool) -> Progress:
-    n_tokens, n_bytes, saturated = (
-        sum(getattr(sidecar, name) for sidecar in whole) for name in ("n_tokens", "n_bytes", "saturated")
-    )
-    return Progress(n_tokens, manifest.n_tokens, n_bytes, saturated, kept)
 
 
 def _ray() -> Any:

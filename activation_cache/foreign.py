@@ -112,13 +112,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return raw if isinstance(raw, dict) else {}
 
 
-def _saelens(folder: Path) -> Foreign:
+def read_rows(folder: Path) -> Any:
+    """The saved dataset in a folder. Errors: a `UserError` where it cannot be read."""
     import datasets
 
     try:
-        rows = datasets.load_from_disk(str(folder))
+        return datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever it is, the folder cannot be read
         raise UserError(f"{folder} cannot be read as a dataset: {next(iter(str(error).splitlines()), error)}") from None
+
+
+def _saelens(folder: Path) -> Foreign:
+    import datasets
+
+    rows = read_rows(folder)
     hooks = {name: feature.shape[1] for name, feature in rows.features.items() if isinstance(feature, datasets.Array2D)}
     if not hooks or "token_ids" not in rows.column_names or not len(rows):
         raise UserError(f"{folder} holds {len(rows)} rows of {', '.join(rows.column_names)}: needed a column of "

@@ -21,7 +21,15 @@ from activation_cache.layout import HookEntry, Manifest, SaeEntry
 from activation_cache.models import Model, load_tokenizer
 from activation_cache.places import Place
 from activation_cache.plan import TOKENS_PER_SHARD, Contexts, RecordingPlan, bytes_of
-from activation_cache.record import LARGEST_HALF, Progress, begun, gathered, write_statistics
+from activation_cache.record import (
+    LARGEST_HALF,
+    Progress,
+    begun,
+    gathered,
+    latent_arrays,
+    text_arrays,
+    write_statistics,
+)
 
 
 def plan_import(
@@ -85,41 +93,31 @@ def import_cache(
     """Write a planned import as a cache of ours, a value after every shard. Errors: as `record.record`."""
     with begun(plan, out, overwrite, resume) as (folder, manifest):
         states = [examples.start(sae.d_sae) for sae in manifest.saes]
-        n_tokens = n_bytes = saturated = 0
+        progress = Progress.start(manifest.n_tokens)
         for index in range(manifest.n_shards):
             file = layout.shard_file(index)
             arrays, cut = _shard(plan, foreign, index)
-            n_bytes += shards.write_arrays(folder, file, arrays, manifest.key, len(arrays["tokens"]),
-                                           len(arrays["context_lengths"]), cut)  # fmt: skip
+            sidecar = shards.write_arrays(folder, file, arrays, manifest.key, len(arrays["tokens"]),
+                                          len(arrays["context_lengths"]), cut)  # fmt: skip
             states = gathered(states, arrays, manifest)
-            n_tokens += len(arrays["tokens"])
-            saturated += cut
-            yield Progress(n_tokens, manifest.n_tokens, n_bytes, saturated, False)
+            yield (progress := progress.after(sidecar, kept=False))
         write_statistics(folder, manifest, states)
 
 
 def _shard(plan: RecordingPlan, foreign: Foreign, index: int) -> tuple[dict[str, np.ndarray], int]:
     """The arrays of one shard, and how many values were beyond float16."""
-    manifest, contexts = plan.manifest, plan.contexts
-    first = index * manifest.contexts_per_shard
-    last = min(first + manifest.contexts_per_shard, manifest.n_contexts)
-    lead, whole = int(manifest.prepend_bos), foreign.tokens.shape[1]
-    offsets = contexts.offsets[first : last + 1]
-    arrays: dict[str, np.ndarray] = {
-        "tokens": contexts.tokens[offsets[0] : offsets[-1]],
-        "context_lengths": np.diff(offsets).astype(np.int32),
-        "document_ids": contexts.document_ids[first:last],
-    }
+    of_shard = plan.manifest.contexts_of(index)
+    lead, whole = int(plan.manifest.prepend_bos), foreign.tokens.shape[1]
+    arrays, _ = text_arrays(plan, index)
     saturated = 0
     for h, (name, width) in enumerate(foreign.widths.items()):
-        block = foreign.activations(name, first, last)[:, lead:].reshape(-1, width)
+        block = foreign.activations(name, of_shard.start, of_shard.stop)[:, lead:].reshape(-1, width)
         saturated += int((np.abs(block) > LARGEST_HALF).sum())
         arrays[f"activations.{h}"] = np.clip(block, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
-    rows = np.arange(first * whole, last * whole).reshape(-1, whole)[:, lead:].ravel()
+    rows = np.arange(of_shard.start * whole, of_shard.stop * whole).reshape(-1, whole)[:, lead:].ravel()
     for s, matrix in enumerate(foreign.latents.values()):
         part = matrix[rows]
         saturated += int((np.abs(part.data) > LARGEST_HALF).sum())
-        arrays[f"latents.{s}.indptr"] = part.indptr.astype(np.int64)
-        arrays[f"latents.{s}.indices"] = part.indices.astype(layout.index_dtype(part.shape[1]))
-        arrays[f"latents.{s}.values"] = np.clip(part.data, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+        part.data = np.clip(part.data, -LARGEST_HALF, LARGEST_HALF)
+        arrays |= latent_arrays(s, part)
     return arrays, saturated

@@ -145,6 +145,11 @@ class Manifest:
     def n_shards(self) -> int:
         return -(-self.n_contexts // self.contexts_per_shard)
 
+    def contexts_of(self, shard: int) -> range:
+        """The contexts that a shard holds."""
+        first = shard * self.contexts_per_shard
+        return range(first, min(first + self.contexts_per_shard, self.n_contexts))
+
 
 @dataclass(frozen=True)
 class Sidecar:

@@ -348,10 +348,9 @@ def cut_contexts(
 def bytes_of(manifest: Manifest, offsets: Int[np.ndarray, "offsets"], active: list[float]) -> int:
     """Bytes of all shards of contexts at these offsets, with so many active latents a position for each SAE."""
     total = 0
-    for first in range(0, manifest.n_contexts, manifest.contexts_per_shard):
-        last = min(first + manifest.contexts_per_shard, manifest.n_contexts)
-        n = int(offsets[last] - offsets[first])
-        total += layout.shard_bytes(manifest, n, last - first, [round(rate * n) for rate in active])
+    for of_shard in map(manifest.contexts_of, range(manifest.n_shards)):
+        n = int(offsets[of_shard.stop] - offsets[of_shard.start])
+        total += layout.shard_bytes(manifest, n, len(of_shard), [round(rate * n) for rate in active])
     return total
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from scipy import sparse
 from torch import Tensor
 
 from activation_cache import examples, layout, shards
 from activation_cache.errors import UserError
-from activation_cache.layout import FileEntry, Manifest
+from activation_cache.layout import FileEntry, Manifest, Sidecar
 from activation_cache.places import Place, locked, make_folder, place, remove_folder
 from activation_cache.plan import RecordingPlan
 
@@ -38,6 +39,16 @@ class Progress:
     "Values beyond float16 so far, stored as its largest number."
     kept: bool
     "Whether the last shard was there already."
+
+    @classmethod
+    def start(cls, total: int) -> "Progress":
+        """Before any shard of a recording of so many tokens."""
+        return cls(0, total, 0, 0, False)
+
+    def after(self, sidecar: Sidecar, kept: bool) -> "Progress":
+        """With one more shard on disk."""
+        return Progress(self.n_tokens + sidecar.n_tokens, self.total, self.n_bytes + sidecar.n_bytes,
+                        self.saturated + sidecar.saturated, kept)
 
 
 def check_out(out: str | os.PathLike | Place, overwrite: bool = False, resume: bool = False) -> None:
@@ -100,18 +111,16 @@ def record(
     """
     with begun(plan, out, overwrite, resume) as (folder, manifest), ThreadPoolExecutor(1) as beside:
         gathering = beside.submit(list, (examples.start(sae.d_sae) for sae in manifest.saes))
-        n_tokens = n_bytes = saturated = 0
+        progress = Progress.start(manifest.n_tokens)
         for index in range(manifest.n_shards):
             file = layout.shard_file(index)
             sidecar = shards.read_sidecar(folder, file, manifest.key)
-            kept = sidecar is not None
-            arrays = shards.read_arrays(folder, file, manifest.key) if kept else write_shard(plan, folder, index)
-            sidecar = sidecar or shards.read_sidecar(folder, file, manifest.key)
+            if kept := sidecar is not None:
+                arrays = shards.read_arrays(folder, file, manifest.key)
+            else:
+                arrays, sidecar = write_shard(plan, folder, index)
             gathering = beside.submit(gathered, gathering.result(), arrays, manifest)  # while the next is computed
-            n_tokens += sidecar.n_tokens
-            n_bytes += sidecar.n_bytes
-            saturated += sidecar.saturated
-            yield Progress(n_tokens, manifest.n_tokens, n_bytes, saturated, kept)
+            yield (progress := progress.after(sidecar, kept))
         write_statistics(folder, manifest, gathering.result())
 
 
@@ -138,12 +147,12 @@ def make_rooms(folder: Place) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): choose another --out") from None
 
 
-def write_shard(plan: RecordingPlan, folder: Place, index: int) -> dict[str, np.ndarray]:
-    """Compute a shard and write it, whole or not at all: all that any engine does of a recording. Its arrays."""
+def write_shard(plan: RecordingPlan, folder: Place, index: int) -> tuple[dict[str, np.ndarray], Sidecar]:
+    """Compute a shard and write it, whole or not at all: all that any engine does of a recording. Arrays, sidecar."""
     arrays, saturated = compute_shard(plan, index)
-    shards.write_arrays(folder, layout.shard_file(index), arrays, plan.manifest.key, len(arrays["tokens"]),
-                        len(arrays["context_lengths"]), saturated)
-    return arrays
+    sidecar = shards.write_arrays(folder, layout.shard_file(index), arrays, plan.manifest.key, len(arrays["tokens"]),
+                                  len(arrays["context_lengths"]), saturated)
+    return arrays, sidecar
 
 
 def write_statistics(folder: Place, manifest: Manifest, states: list[examples.StatisticsState]) -> None:
@@ -231,17 +240,9 @@ def _csr(arrays: dict[str, np.ndarray], sae_index: int, d_sae: int) -> sparse.cs
 
 def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray], int]:
     """The arrays of one shard, and how many values were beyond float16. The same whenever and wherever it is run."""
-    manifest, contexts = plan.manifest, plan.contexts
-    first = index * manifest.contexts_per_shard
-    last = min(first + manifest.contexts_per_shard, manifest.n_contexts)
-    offsets = contexts.offsets[first : last + 1]
-    lengths = np.diff(offsets)
-    n = int(offsets[-1] - offsets[0])
-    arrays: dict[str, np.ndarray] = {
-        "tokens": contexts.tokens[offsets[0] : offsets[-1]],
-        "context_lengths": lengths.astype(np.int32),
-        "document_ids": contexts.document_ids[first:last],
-    }
+    manifest = plan.manifest
+    arrays, offsets = text_arrays(plan, index)
+    lengths, n = np.diff(offsets), int(offsets[-1] - offsets[0])
     saturated = 0
     dense = {h: np.empty((n, hook.d), np.float16) for h, hook in enumerate(manifest.hooks) if hook.recorded}
     found: list[list[sparse.csr_array]] = [[] for _ in plan.saes]
@@ -261,11 +262,29 @@ def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray
     back = np.argsort(np.concatenate(rows))
     arrays |= {f"activations.{h}": block for h, block in dense.items()}
     for s, parts in enumerate(found):
-        matrix = sparse.vstack(parts, format="csr")[back]
-        arrays[f"latents.{s}.indptr"] = matrix.indptr.astype(np.int64)
-        arrays[f"latents.{s}.indices"] = matrix.indices.astype(layout.index_dtype(matrix.shape[1]))
-        arrays[f"latents.{s}.values"] = matrix.data.astype(np.float16)
+        arrays |= latent_arrays(s, sparse.vstack(parts, format="csr")[back])
     return arrays, saturated
+
+
+def text_arrays(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "offsets"]]:
+    """What a shard holds of its contexts, and where each of them begins among all tokens."""
+    contexts, of_shard = plan.contexts, plan.manifest.contexts_of(index)
+    offsets = contexts.offsets[of_shard.start : of_shard.stop + 1]
+    arrays = {
+        "tokens": contexts.tokens[offsets[0] : offsets[-1]],
+        "context_lengths": np.diff(offsets).astype(np.int32),
+        "document_ids": contexts.document_ids[of_shard.start : of_shard.stop],
+    }
+    return arrays, offsets
+
+
+def latent_arrays(sae_index: int, matrix: sparse.csr_array) -> dict[str, np.ndarray]:
+    """What a shard holds of an SAE's latents, which float16 can hold."""
+    return {
+        f"latents.{sae_index}.indptr": matrix.indptr.astype(np.int64),
+        f"latents.{sae_index}.indices": matrix.indices.astype(layout.index_dtype(matrix.shape[1])),
+        f"latents.{sae_index}.values": matrix.data.astype(np.float16),
+    }
 
 
 def _beyond_half(values: Tensor) -> int:

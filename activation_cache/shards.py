@@ -38,8 +38,8 @@ def write_file(path: Place, content: bytes) -> None:
 def write_arrays(
     folder: Place, file: str, arrays: dict[str, np.ndarray], key: str, n_tokens: int, n_contexts: int,
     saturated: int = 0,
-) -> int:
-    """Write arrays and then their sidecar; the number of bytes. They exist once the sidecar does."""
+) -> Sidecar:
+    """Write arrays and then their sidecar, which is returned. They exist once the sidecar does."""
     return write_content(folder, file, encode_arrays(arrays), key, n_tokens, n_contexts, saturated)
 
 
@@ -50,12 +50,12 @@ def encode_arrays(arrays: dict[str, np.ndarray]) -> bytes:
 
 def write_content(
     folder: Place, file: str, content: bytes, key: str, n_tokens: int, n_contexts: int, saturated: int = 0
-) -> int:
-    """Write encoded arrays and then their sidecar; the number of bytes."""
+) -> Sidecar:
+    """Write encoded arrays and then their sidecar, which is returned."""
     sidecar = Sidecar(key, hashlib.sha256(content).hexdigest(), len(content), n_tokens, n_contexts, saturated)
     write_file(folder / file, content)
     write_file(folder / layout.sidecar_file(file), layout.sidecar_to_json(sidecar).encode())
-    return len(content)
+    return sidecar
 
 
 def read_sidecar(folder: Place, file: str, key: str) -> Sidecar | None:
@@ -241,11 +241,16 @@ class ActivationCache:
         shape = (self.n_tokens, self.manifest.saes[i].d_sae)
         return sparse.csr_array((np.concatenate(values), np.concatenate(indices), indptr), shape=shape)
 
-    def activations(self, hook_name: str | None = None) -> Float[np.ndarray, "n d"]:
-        """Dense activations at a recorded hook point, float32 [n_tokens, d], as they were stored (float16)."""
+    def recorded_hooks(self) -> list[str]:
+        """Hook points whose dense activations are stored; a `UserError` where there is none."""
         recorded = [hook.name for hook in self.manifest.recorded_hooks]
         if not recorded:
             raise UserError(f"{self.path} holds no dense activations: record it with --activations")
+        return recorded
+
+    def activations(self, hook_name: str | None = None) -> Float[np.ndarray, "n d"]:
+        """Dense activations at a recorded hook point, float32 [n_tokens, d], as they were stored (float16)."""
+        recorded = self.recorded_hooks()
         if hook_name is None and len(recorded) == 1:
             hook_name = recorded[0]
         if hook_name not in recorded:

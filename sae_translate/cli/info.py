@@ -130,10 +130,9 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 def _saelens(folder: Path) -> dict:
     import datasets
 
-    try:
-        rows = datasets.load_from_disk(str(folder))
-    except Exception as error:  # whatever it is, the folder cannot be read
-        raise UserError(f"{folder} cannot be read as a dataset: {next(iter(str(error).splitlines()), error)}") from None
+    from activation_cache.foreign import read_rows
+
+    rows = read_rows(folder)
     hooks = {name: feature.shape for name, feature in getattr(rows, "features", {}).items()
              if isinstance(feature, datasets.Array2D)}
     if not hooks:

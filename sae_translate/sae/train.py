@@ -139,9 +139,7 @@ def cached_activations(cache: ActivationCache, hook_name: str | None = None) -> 
     Raises UserError where the cache holds none, or none at this hook.
     """
     manifest = cache.manifest
-    recorded = {hook.name: index for index, hook in enumerate(manifest.hooks) if hook.recorded}
-    if not recorded:
-        raise UserError(f"{cache.path} holds no dense activations: record it with --activations")
+    recorded = {name: manifest.hook_names.index(name) for name in cache.recorded_hooks()}
     if hook_name is None and len(recorded) > 1:
         raise UserError(f"{cache.path} holds several hooks: choose one with --hook-name: {', '.join(recorded)}")
     hook_name = hook_name or next(iter(recorded))
