@@ -74,6 +74,8 @@ class Material:
     held_out: tuple[Batch, Batch]
     models: tuple[NgramModel, NgramModel]
     "Language models of the segments to train on."
+    bigrams: tuple[Float[Tensor, "contexts items"], Float[Tensor, "contexts2 items2"]] | None
+    "Their log P(item | item before), where the prior is used."
 
 
 def prepare(
@@ -106,7 +108,10 @@ def prepare(
         coupling = refine(alignment.coupling, corpora, specs, both, config.lm_weight, config.refinements, training.seed)
     if coupling is not None and config.losses.pseudo_parallel.is_used:
         pseudo = pseudo_parallel(corpora, specs, coupling, both, config.lm_weight)
-    return Material(specs, corpora, coupling, pseudo, (kept[0], kept[1]), (held[0], held[1]), both)
+    bigrams = None
+    if config.losses.prior.is_used:
+        bigrams = bigram_matrix(both[0]).to(training.device), bigram_matrix(both[1]).to(training.device)
+    return Material(specs, corpora, coupling, pseudo, (kept[0], kept[1]), (held[0], held[1]), both, bigrams)
 
 
 def train(
@@ -134,7 +139,7 @@ def train(
     network = seeded_network(languages, specs, material.coupling, config)
     learner = Learner.fresh(network, config)
     record = {"step": 0, "best": -1.0, "best_step": 0, "looks": 0, "history": []}
-    best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    best = weights_of(network)
     if resume is not None:
         best = learner.restore(resume, specs)
         record = {**resume.record, "history": list(resume.record["history"])}
@@ -157,7 +162,7 @@ def train(
             record["looks"] = 0 if is_best else record["looks"] + 1
             if is_best:
                 record |= {"best": criterion.value, "best_step": record["step"]}
-                best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+                best = weights_of(network)
 
         yield Step(record["step"], total, losses, criterion, is_best, partial(learner.state, best, record))
         if over:
@@ -263,7 +268,7 @@ class Learner:
                 if weights.back_translation(number):
                     add("back_translation", self.network.loss(side, self.network.encode(1 - side, told), real))
                 if weights.prior(number) and material.specs[1 - side].modality == "symbols":
-                    add("prior", self.prior(side, real, told, material.models[1 - side]))
+                    add("prior", self.prior(side, real, told, material.bigrams[1 - side]))
         critic = None
         if weights.adversarial(number):
             self.critic.requires_grad_(False)
@@ -298,7 +303,9 @@ class Learner:
         self.network.train()
         return told
 
-    def prior(self, side: int, real: Batch, told: Batch, model: NgramModel) -> Float[Tensor, ""]:
+    def prior(
+        self, side: int, real: Batch, told: Batch, bigrams: Float[Tensor, "contexts items"]
+    ) -> Float[Tensor, ""]:
         """Cross entropy of the soft translation of `real` around its greedy one, under the other's bigrams."""
         other, latent = 1 - side, self.network.encode(side, real)
         adapter = self.network.adapters[other]
@@ -306,13 +313,13 @@ class Learner:
         before = None if self.network.aligned else opened(told, adapter.size)
         mask = told.mask if self.network.aligned else closed(told, adapter.size).mask
         said = adapter.scores(self.network.hidden(other, latent, before)).softmax(-1)[..., : adapter.size]
-        return prior_cost(said, bigram_matrix(model).to(said), mask)
+        return prior_cost(said, bigrams.to(said), mask)
 
     def state(self, best: dict[str, Tensor], record: dict) -> State:
         """Everything that later steps depend on."""
         tensors = {f"best.{name}": value for name, value in best.items()}
         for name, module in (("network", self.network), ("critic", self.critic)):
-            tensors |= {f"{name}.{key}": value.detach().clone() for key, value in module.state_dict().items()}
+            tensors |= {f"{name}.{key}": value for key, value in weights_of(module).items()}
         for number, optimiser in enumerate(self.optimisers):
             for index, values in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{number}.{index}.{key}": value.clone() for key, value in values.items()}
@@ -343,6 +350,11 @@ class Learner:
                     found.setdefault(int(index), {})[name] = value
             optimiser.load_state_dict({**fresh, "state": found})
         return part("best.")
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a module's state."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def bigram_matrix(model: NgramModel) -> Float[Tensor, "contexts items"]:
