@@ -7,6 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
+def conditional(joint: Float[np.ndarray, "source target"]) -> Float[np.ndarray, "source target"]:
+    """P(target | source) of joint weights; a row of zeros stays so."""
+    total = joint.sum(axis=1, keepdims=True)
+    return np.divide(joint, total, out=np.zeros_like(joint), where=total > 0)
+
+
 @dataclass(frozen=True)
 class NullVerdict:
     """The objective against the same objective on surrogates that share the target's counts but not its structure."""
@@ -41,8 +47,7 @@ class Alignment:
 
     def posterior(self) -> Float[np.ndarray, "source target"]:
         """P(target | source), rows summing to 1 (or to 0 where the item was not aligned)."""
-        total = self.coupling.sum(axis=1, keepdims=True)
-        return np.divide(self.coupling, total, out=np.zeros_like(self.coupling), where=total > 0)
+        return conditional(self.coupling)
 
     def best(self, k: int = 1) -> Int[np.ndarray, "source k"]:
         """Indices of the k best targets of every source item, best first."""

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from sae_translate.align.alignment import conditional
 from sae_translate.align.statistics import share_positions
 from sae_translate.languages.language import Corpus
 from sae_translate.languages.text import one_item_per_position
@@ -45,9 +46,7 @@ def candidates_of(
 
     A position that holds several items is the mixture of what they stand for.
     """
-    k = min(k, coupling.shape[1])
-    of_source = coupling.sum(axis=1, keepdims=True)
-    posterior = np.divide(coupling, of_source, out=np.zeros_like(coupling), where=of_source > 0)
+    k, posterior = min(k, coupling.shape[1]), conditional(coupling)
     with np.errstate(divide="ignore"):
         log_target = np.log(coupling.sum(axis=0, dtype=np.float64))
     shared = share_positions(corpus.matrix)
@@ -81,8 +80,7 @@ def word_by_word(
 
 def as_sets(corpus: Corpus, coupling: Float[np.ndarray, "source target"], spec: AdapterSpec) -> Corpus:
     """The corpus in a target language of weighted sets: at every position the items that it stands for."""
-    of_source = coupling.sum(axis=1, keepdims=True)
-    posterior = np.divide(coupling, of_source, out=np.zeros_like(coupling), where=of_source > 0)
+    posterior = conditional(coupling)
     kept = np.where(posterior >= LEAST_SHARE, posterior, 0)
     least = -np.sort(-kept, axis=1)[:, min(spec.most_items, kept.shape[1]) - 1 :][:, :1]
     kept = sparse.csr_array(np.where(kept >= least, kept, 0).astype(np.float32))
