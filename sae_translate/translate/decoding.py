@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from activation_cache.errors import UserError, choose
-from sae_translate.translate.batches import BEGIN, END, UNKNOWN, Batch, single
+from sae_translate.translate.batches import BEGIN, END, N_SIGNS, UNKNOWN, Batch, single
 from sae_translate.translate.lm import NgramModel
 from sae_translate.translate.network import Latent, Network
 
@@ -130,7 +130,7 @@ def fluency(model: NgramModel, texts: Int[Tensor, "n u"], size: int) -> Float[Te
     items = np.append(np.arange(size), model.end)
     context = np.repeat(past, len(items), axis=0)
     found = model.log_probability(context, np.tile(items, len(past))).reshape(len(past), -1)
-    scores = np.repeat(found.min(axis=1, keepdims=True), size + 4, axis=1)
+    scores = np.repeat(found.min(axis=1, keepdims=True), size + N_SIGNS, axis=1)
     scores[:, :size], scores[:, size + END] = found[:, :-1], found[:, -1]
     return torch.from_numpy(scores)
 

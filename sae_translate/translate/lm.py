@@ -118,8 +118,8 @@ def fit_ngrams(texts: Texts, size: int, order: int = 3) -> NgramModel:
     counts: tuple[np.ndarray, np.ndarray] = np.unique(keys[-1], return_counts=True)
     for n in range(order, 1, -1):
         orders.append(_order(*counts, base))
-        if n > 1:  # of shorter n-grams it counts in how many contexts they occur
-            counts = np.unique(counts[0] % base ** (n - 1), return_counts=True)
+        # of shorter n-grams it counts in how many contexts they occur
+        counts = np.unique(counts[0] % base ** (n - 1), return_counts=True)
     share = np.full(size + 2, 0.5)
     share[size] = 0.0
     np.add.at(share, counts[0], counts[1])
