@@ -9,7 +9,6 @@ import pytest
 from sae_translate.translate.ablation import (
     AblationConfig,
     agreement,
-    bootstrap,
     cells_of,
     effects,
     needed,
@@ -62,12 +61,6 @@ def test_the_criterion_agrees_with_a_score_that_it_rises_with():
     assert all(value == pytest.approx(1.0) for value in follows.picked.values())
     against = [{**row, "criterion": -row["score"]} for row in rows()]
     assert all(value == pytest.approx(-1.0) for value in agreement(against).by_pair.values())
-
-
-def test_the_bootstrap_interval_is_that_of_the_mean():
-    values = np.random.default_rng(1).standard_normal(400)
-    low, high = bootstrap(values)
-    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
 
 
 def test_a_design_switches_on_what_it_says():

@@ -200,6 +200,7 @@ def test_the_interval_holds_the_mean_and_shrinks_with_n():
         assert low < values.mean() < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 5
+    assert widths[1] == pytest.approx(2 * 1.96 * 0.1 / 2000**0.5, rel=0.15)
 
 
 def test_no_document_is_in_two_splits_and_every_split_has_its_share():

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from activation_cache.errors import UserError, choose
+from sae_translate.label.scores import bootstrap_interval
 from sae_translate.translate.config import (
     BackboneConfig,
     LossConfig,
@@ -135,13 +135,6 @@ def translator_config(cell: Cell, config: AblationConfig) -> TranslatorConfig:
     )
 
 
-def bootstrap(values: Float[np.ndarray, "n"], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean."""
-    means = np.random.default_rng(seed).choice(values, (draws, len(values))).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def effects(rows: Sequence[dict], config: AblationConfig) -> list[Effect]:
     """What each loss costs when left out and brings when added, and what the first start brings over the others.
 
@@ -165,7 +158,8 @@ def effects(rows: Sequence[dict], config: AblationConfig) -> list[Effect]:
         ]  # fmt: skip
         if differences:
             values = np.array(differences)
-            found.append(Effect(name, pair, kind, float(values.mean()), *bootstrap(values), len(values)))
+            interval = bootstrap_interval(values, np.random.default_rng(0), draws=2000)
+            found.append(Effect(name, pair, kind, float(values.mean()), *interval, len(values)))
     return found
 
 
