@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from activation_cache.errors import UserError
+from activation_cache.errors import UserError, choose
 
 
 def run(
@@ -34,8 +34,7 @@ def run(
     from sae_translate.translate.decoding import METHODS, DecodingConfig
     from sae_translate.translate.translator import load_translator
 
-    if method not in METHODS:
-        raise UserError(f"unknown decoding method {method!r}: choose one of {', '.join(METHODS)}")
+    choose(METHODS, method, "decoding method")
     loaded = load_translator(translator, device)
     lines = read_lines(text)
     truth = None if reference is None else read_lines(reference)
