@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from activation_cache.errors import UserError
-from sae_translate.translate.lm import Channel, channel_of, decode_words, fit_ngrams
+from sae_translate.translate.lm import decode_positions, fit_ngrams
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +45,32 @@ def test_the_score_of_a_segment_is_the_sum_over_its_items_and_its_end(texts):
 def test_decoding_with_a_bigram_model_finds_the_best_of_all_translations(texts):
     model = fit_ngrams(texts, 12, 2)
     rng = np.random.default_rng(1)
-    channel = channel_of(rng.dirichlet(np.full(12, 0.5), size=8).astype(np.float32) / 8, k=3)
-    sources = [rng.integers(0, 8, size=length) for length in (1, 5, 4, 0)]
-    for source, found in zip(sources, decode_words(sources, channel, model, 0.7), strict=True):
+    candidates = [rng.permuted(np.tile(np.arange(12), (length, 1)), axis=1)[:, :3] for length in (1, 5, 4, 0)]
+    likelihood = [np.log(rng.random(options.shape)) for options in candidates]
+    told = decode_positions(candidates, likelihood, model, 0.7)
+    for options, log, found in zip(candidates, likelihood, told, strict=True):
 
-        def total(choice, source=source):
-            told = sum(channel.log_likelihood[x, c] for x, c in zip(source, choice, strict=True))
-            words = np.array([channel.candidates[x, c] for x, c in zip(source, choice, strict=True)], int)
-            return told + 0.7 * model.score([words])[0], tuple(words.tolist())
+        def total(choice, options=options, log=log):
+            words = np.array([row[c] for row, c in zip(options, choice, strict=True)], int)
+            channel = sum(row[c] for row, c in zip(log, choice, strict=True))
+            return channel + 0.7 * model.score([words])[0], tuple(words.tolist())
 
-        assert tuple(found.tolist()) == max(total(choice) for choice in product(range(3), repeat=len(source)))[1]
+        assert tuple(found.tolist()) == max(total(choice) for choice in product(range(3), repeat=len(options)))[1]
 
 
 def test_an_item_without_a_candidate_gives_minus_one_and_the_model_looks_past_it(texts):
     model = fit_ngrams(texts, 12, 2)
-    channel = Channel(np.array([[4, 5], [-1, -1]]), np.array([[-0.1, -0.2], [-np.inf, -np.inf]]))
-    (found,) = decode_words([np.array([0, 1, 0])], channel, model)
-    (apart,) = decode_words([np.array([0, 0])], channel, model)
+    candidates = np.array([[4, 5], [-1, -1], [4, 5]])
+    likelihood = np.array([[-0.1, -0.2], [-np.inf, -np.inf], [-0.1, -0.2]])
+    (found,) = decode_positions([candidates], [likelihood], model)
+    (apart,) = decode_positions([candidates[[0, 2]]], [likelihood[[0, 2]]], model)
     assert found[1] == -1 and np.array_equal(found[[0, 2]], apart)
 
 
-def test_without_a_language_model_every_word_gets_the_target_that_tells_it_best(texts):
-    coupling = np.array([[0.3, 0.1], [0.3, 0.3]], np.float32)
-    channel = channel_of(coupling)
-    (found,) = decode_words([np.array([0, 1])], channel, fit_ngrams(texts, 12, 2), 0.0)
-    assert found.tolist() == [0, 1]
+def test_without_a_language_model_every_position_gets_its_likeliest_candidate(texts):
+    (found,) = decode_positions([np.array([[7, 2], [3, 9]])], [np.log([[0.6, 0.4], [0.3, 0.7]])],
+                                fit_ngrams(texts, 12, 2), 0.0)  # fmt: skip
+    assert found.tolist() == [7, 9]
 
 
 def test_no_text_and_an_order_out_of_range_are_errors(texts):

@@ -45,7 +45,7 @@ from sae_translate.languages.hmm import (
 )
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
-from sae_translate.languages.text import keep_items, most_frequent, one_item_per_position, word_language
+from sae_translate.languages.text import corpus_of, keep_items, most_frequent, one_item_per_position, word_language
 from sae_translate.translate.ablation import AblationConfig, agreement, cells_of, effects, needed
 from sae_translate.translate.adapters import spec_of
 from sae_translate.translate.config import (
@@ -57,7 +57,7 @@ from sae_translate.translate.config import (
     TranslatorConfig,
     constant,
 )
-from sae_translate.translate.lm import channel_of, decode_words, fit_ngrams
+from sae_translate.translate.lm import fit_ngrams
 from sae_translate.translate.pseudo import heaviest_items, refine, texts_of, word_by_word
 from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
@@ -198,17 +198,14 @@ def text_word_by_word(test, languages, joint: np.ndarray, weights: tuple[float, 
         coupling = joint if side == 0 else np.ascontiguousarray(joint.T)
         other = languages[1 - side]
         model = fit_ngrams(texts_of(other.corpus, np.arange(len(other.corpus.documents))), len(other.items), 3)
-        channel = channel_of(coupling)
         texts = tokens_of(test[side], languages[side])
-        empty = channel.candidates.shape[1]
-        channel = type(channel)(np.vstack([channel.candidates, np.full((1, empty), -1)]),
-                                np.vstack([channel.log_likelihood, np.full((1, empty), -np.inf)]))  # fmt: skip
+        corpus = corpus_of(texts, len(languages[side].items))
         best = coupling.argmax(axis=1)
         plainly = [[other.items[best[i]] if i >= 0 else word for i, word in zip(text, words, strict=True)]
                    for text, words in zip(texts, test[side], strict=True)]  # fmt: skip
         result[f"word by word, {way}"] = bleu(plainly, test[1 - side])
         for weight in weights:
-            told = decode_words(texts, channel, model, weight)
+            told = np.split(heaviest_items(word_by_word(corpus, coupling, model, weight)), corpus.segments[1:-1])
             words = [[other.items[j] if j >= 0 else word for j, word in zip(text, source, strict=True)]
                      for text, source in zip(told, test[side], strict=True)]  # fmt: skip
             result[f"with a trigram model of weight {weight}, {way}"] = bleu(words, test[1 - side])

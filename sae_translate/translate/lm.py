@@ -134,37 +134,6 @@ def _order(grams: Int[np.ndarray, "grams"], counts: Int[np.ndarray, "grams"], ba
     return Order(grams, (counts - discount) / total[row], contexts, discount * kinds / total)
 
 
-@dataclass(frozen=True)
-class Channel:
-    """What a source item may stand for: its best targets, and how likely each of them is to be told by it."""
-
-    candidates: Int[np.ndarray, "source k"]
-    "Target items, best first; -1 where there are fewer than k."
-    log_likelihood: Float[np.ndarray, "source k"]
-    "log P(source | target); -inf where there is no candidate."
-
-
-def channel_of(coupling: Float[np.ndarray, "source target"], k: int = 10) -> Channel:
-    """The channel of an alignment's coupling: P(source | target) of the k targets of the highest joint weight."""
-    k = min(k, coupling.shape[1])
-    best = np.argsort(-coupling, axis=1, kind="stable")[:, :k]
-    joint = np.take_along_axis(coupling, best, axis=1).astype(np.float64)
-    of_target = coupling.sum(axis=0, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log = np.where(joint > 0, np.log(joint) - np.log(of_target[best]), -np.inf)
-    return Channel(np.where(joint > 0, best, -1), log)
-
-
-def decode_words(texts: Texts, channel: Channel, model: NgramModel, weight: float = 1.0) -> list[Int[np.ndarray, "_"]]:
-    """Every segment word by word: argmax_y sum_t log P(x_t | y_t) + weight log P(y_t | y before), by Viterbi search.
-
-    See `decode_positions`. An item without a candidate gives -1, which the model skips.
-    """
-    return decode_positions(
-        [channel.candidates[text] for text in texts], [channel.log_likelihood[text] for text in texts], model, weight
-    )
-
-
 def decode_positions(
     candidates: Sequence[Int[np.ndarray, "_ k"]],
     log_likelihood: Sequence[Float[np.ndarray, "_ k"]],

@@ -12,7 +12,7 @@ from activation_cache.errors import UserError
 from sae_translate.artifacts import read_tensors, write_tensors
 from sae_translate.config import from_table
 from sae_translate.languages.language import Corpus, Language
-from sae_translate.languages.text import one_item_per_position
+from sae_translate.languages.text import corpus_of
 from sae_translate.translate.adapters import AdapterSpec
 from sae_translate.translate.batches import UNKNOWN, batch_of
 from sae_translate.translate.config import TranslatorConfig
@@ -81,9 +81,7 @@ class Translator:
     ) -> list[list[str]]:
         """Texts of words; a word that the vocabulary lacks is copied where the network says that it knows none."""
         index = {item: i for i, item in enumerate(self.items[side])}
-        items = np.array([index.get(word, -1) for text in texts for word in text], dtype=np.int64)
-        segments = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
-        corpus = Corpus(one_item_per_position(items, len(index)), segments, np.arange(len(texts)))
+        corpus = corpus_of([np.array([index.get(word, -1) for word in text]) for text in texts], len(index))
         translated = self.translate(corpus, side, decoding, model)
         missing = ([word for word in text if word not in index] for text in texts)
         return [copy_unknown(words, UNKNOWN_WORD, lost) for words, lost in zip(translated, missing, strict=True)]
