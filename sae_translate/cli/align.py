@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from activation_cache.errors import UserError, choose
+from sae_translate.cli.sources import TEXT_SEED, read_language
 from sae_translate.cli.vector_files import SUFFIXES, read_pairs, read_vectors
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def run(
     else:
         if (source_vectors is None) != (target_vectors is None) or pairs is not None:
             raise UserError("text takes --source-vectors and --target-vectors together, and no --pairs")
-        languages = [read(side, n or 4000, lower, column, seed) for side in (source, target)]
+        languages = [read(side, n or 4000, lower, column, seed + number * TEXT_SEED)
+                     for number, side in enumerate((source, target))]  # fmt: skip
         if source_vectors and target_vectors:
             files = (source_vectors, target_vectors)
             languages = [with_vectors(*side) for side in zip(languages, files, strict=True)]
@@ -165,12 +167,10 @@ def from_vectors(
 
 
 def read(source: str, n: int, lower: bool, column: str | None, seed: int) -> "Language":
-    """The language of a text or a cache, its most frequent n items; of generated stories, which never end, 5,000."""
-    from sae_translate.cli.sources import read_language
+    """The language of a text or a cache, its most frequent n items."""
     from sae_translate.languages.text import keep_items, most_frequent
 
-    most = 5000 if source.startswith("stories") else None
-    language = read_language(source, n, lower, most, column, seed)[0]
+    language = read_language(source, n, lower, column, seed)[0]
     return keep_items(language, most_frequent(language, n))
 
 
@@ -209,10 +209,7 @@ def from_text(
         raise UserError(f"-k is {k} and {target.name} holds {len(target.items):,} items: give a smaller -k")
     deciphering = DecipherConfig(seed=seed, device=device)
     with progress.bar("aligning", 100, "%", quiet) as advance:
-
-        def told(stage: str, step: int, total: int) -> None:
-            advance(min(99, 100 * step // max(total, 1)), stage)
-
+        told = progress.share(advance)
         alignment = choose({
             "decipher": lambda: decipher(source, target, deciphering, told),
             "profiles": lambda: match_profiles(

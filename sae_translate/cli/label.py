@@ -14,15 +14,13 @@ import typer
 from activation_cache.errors import UserError
 from sae_translate.cli import summary
 from sae_translate.cli.cache import described, generated_documents, print_plan, record_with_progress
+from sae_translate.cli.sources import TEXT_SEED
 
 if TYPE_CHECKING:
     from activation_cache.plan import RecordingPlan
     from activation_cache.shards import ActivationCache
     from sae_translate.label.config import LabelConfig
     from sae_translate.label.labels import Labels
-
-TEXT_SEED = 1_000_003
-"Added to the seed of generated texts, so that they tell other plots than the cached ones."
 
 
 def run(

@@ -21,6 +21,11 @@ def bar(what: str, total: int, unit: str, quiet: bool = False) -> Iterator[Advan
         yield _lines(what, total, unit)
 
 
+def share(advance: Advance) -> Callable[[str, int, int], None]:
+    """What a stage reports as its name, the steps done and their number, on a bar of 100 that ends with the work."""
+    return lambda stage, step, total: advance(min(99, 100 * step // max(total, 1)), stage)
+
+
 @contextlib.contextmanager
 def _rich_bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console

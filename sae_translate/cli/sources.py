@@ -1,4 +1,4 @@
-"""What `train`, `translate` and `ablate` read a language from: text, generated stories, or a cache's latents."""
+"""What `align` and `train` read a language from: text, generated stories, or a cache's latents."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,12 @@ from sae_translate.cli.cache import generated_documents
 
 if TYPE_CHECKING:
     from sae_translate.languages.language import Language
+
+
+TEXT_SEED = 1_000_003
+"Added to the seed of a generated text, so that it tells other plots than the one it is set against."
+GENERATED = 5000
+"Documents read of generated stories, which never end, where nothing else is asked for."
 
 
 def is_cache(source: str) -> bool:
@@ -30,11 +36,12 @@ def documents_of(source: str, column: str | None, seed: int) -> Iterator[str]:
 
 
 def read_language(
-    source: str, vocabulary: int, lower: bool, n_documents: int | None, column: str | None, seed: int
+    source: str, vocabulary: int, lower: bool, column: str | None, seed: int, n_documents: int | None = None
 ) -> "tuple[Language, Language]":
     """The language of whole documents, for aligning, and the same cut into sentences, for training.
 
-    Of a text the most frequent `vocabulary` words are kept. A cache's latents are not cut: its contexts are segments.
+    Of a text the most frequent `vocabulary` words of `n_documents` (all by default) are kept. A cache's latents are not
+    cut: its contexts are segments.
     Raises UserError where the source holds nothing.
     """
     from itertools import islice
@@ -43,7 +50,8 @@ def read_language(
 
     if is_cache(source):
         return (language := latents_of(source), language)
-    documents = list(islice(documents_of(source, column, seed), n_documents))
+    most = n_documents or (GENERATED if source.startswith("stories") else None)
+    documents = list(islice(documents_of(source, column, seed), most))
     whole = word_language(documents, source, lower=lower)
     cut = word_language(documents, source, sentences=True, lower=lower)
     if not len(whole.items):

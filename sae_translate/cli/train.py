@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from activation_cache.errors import UserError
+from sae_translate.cli.sources import GENERATED, TEXT_SEED, read_language
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from sae_translate.translate.translator import Translator
 
 STATE_FORMAT = "sae-translate training 1"
-TEXT_SEED = 1_000_003
-"Added to the seed of a generated target, so that it tells other plots than the source."
 
 
 def run(
@@ -40,7 +39,7 @@ def run(
         int, typer.Option(help="The most frequent words of a text that are translated; others are copied.")
     ] = 5000,
     documents: Annotated[
-        int | None, typer.Option(help="Documents read of each text. Default: all; 5,000 generated stories.")
+        int | None, typer.Option(help=f"Documents read of each text. Default: all; {GENERATED:,} generated stories.")
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column that holds the text. Default: found by its name.")] = None,
     lower: Annotated[bool, typer.Option(help="Do not tell case apart in texts.")] = True,
@@ -71,7 +70,7 @@ def run(
     state = read_state(state_folder, chosen) if resume else None
 
     aligned, cut = zip(*(
-        languages_of(name, vocabulary, documents, lower, column, training.seed + number * TEXT_SEED)
+        read_language(name, vocabulary, lower, column, training.seed + number * TEXT_SEED, documents)
         for number, name in enumerate((source, target))
     ), strict=True)  # fmt: skip
     alignment = None
@@ -96,26 +95,13 @@ def run(
         print(f"NOT believed: {alignment.verdict.reason}")
 
 
-def languages_of(
-    name: str, vocabulary: int, documents: int | None, lower: bool, column: str | None, seed: int
-) -> "tuple[Language, Language]":
-    """The language for aligning and the one for training; of generated stories, which never end, 5,000."""
-    from sae_translate.cli.sources import read_language
-
-    most = documents or (5000 if name.startswith("stories") else None)
-    return read_language(name, vocabulary, lower, most, column, seed)
-
-
 def align(source: "Language", target: "Language", seed: int, device: str, quiet: bool) -> "Alignment":
     """The dictionary that training starts from, with its verdict."""
     from sae_translate.align.decipher import DecipherConfig, decipher
     from sae_translate.cli import progress
 
     with progress.bar("aligning", 100, "%", quiet) as advance:
-        return decipher(
-            source, target, DecipherConfig(seed=seed, device=device),
-            lambda stage, step, total: advance(min(99, 100 * step // max(total, 1)), stage),
-        )  # fmt: skip
+        return decipher(source, target, DecipherConfig(seed=seed, device=device), progress.share(advance))
 
 
 def verdict_of(alignment: "Alignment | None") -> bool | None:
