@@ -1,49 +1,76 @@
-"""One streaming pass over a recording: density, moments, histogram, top and quantile contexts of every latent."""
+"""One streaming pass over a recording: density, moments, histograms and contexts of every latent, and its tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt
 from scipy import sparse
 
-from activation_cache.layout import HISTOGRAM_EDGES, N_BANDS, N_PER_BAND, N_TOP, LatentStatistics
+from activation_cache.layout import (
+    HISTOGRAM_EDGES,
+    N_BANDS,
+    N_PER_BAND,
+    N_RANDOM,
+    N_TOKENS,
+    N_TOP,
+    LatentStatistics,
+)
 
 N_SAMPLE = 64
-"Active contexts drawn of every latent, from which the quantile contexts are taken."
-SCORE_BITS = 32
-"Bits of a score; a key is a latent's number, and below it how far the score is from the highest."
-HIGHEST = (1 << SCORE_BITS) - 1
-SLOT_BITS = 31
-"Bits of a place among a latent's entries, where its entries are sorted."
+"Active contexts drawn of every latent, from which the random and the quantile contexts are taken."
+N_COUNTED = 64
+"Tokens that are counted on of a latent once there are more pairs of latents and tokens than are kept."
+N_PAIRS = 2 * N_COUNTED
+"Most pairs of a latent and a token that are kept, a latent, over all of them."
+TOKEN_BITS = 31
+"Bits of a token's number."
+ANY_TOKEN = (1 << TOKEN_BITS) - 1
+RANK_BITS = 31
+"Bits of a rank, by which contexts are kept: the lowest first."
+NO_RANK = (1 << RANK_BITS) - 1
+N_AT_ONCE = 1 << 17
+"Entries that are sorted at once: what that takes stays in the processor's cache."
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Contexts of latents, each with the position that stands for it."""
+    """Contexts of latents, each with the position that stands for it, in order of latent and position."""
 
-    keys: Int[np.ndarray, "n"]
-    "Rise with the latent, and within it with falling score."
+    latents: Int[np.ndarray, "n"]
+    ranks: UInt[np.ndarray, "n"]
     positions: Int[np.ndarray, "n"]
     values: Float[np.ndarray, "n"]
 
 
-NOTHING = Entries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-
-
 @dataclass(frozen=True)
 class Kept:
-    """The `m` best-scored contexts of every latent so far, and some that may be among them.
+    """The `m` lowest-ranked contexts of every latent so far, and some that may be among them.
 
     What came since is sorted in once there is half as much of it as can be kept: the longer the recording, the rarer.
     """
 
-    m: int
-    best: Entries
-    "At most `m` a latent, in order of their keys; ties in order of position."
+    ranks: UInt[np.ndarray, "d_sae m"]
+    "Rising; ties in order of position; `NO_RANK` pads."
+    positions: Int[np.ndarray, "d_sae m"]
+    values: Float[np.ndarray, "d_sae m"]
     since: tuple[Entries, ...]
-    "Further ones, shard by shard, each beyond its latent's floor."
-    floors: Int[np.ndarray, "d_sae"]
-    "Score of the last of a latent's `m` best, which a better one has to pass; -1 where there are fewer."
+    "Further ones, shard by shard, each ranked below its latent's last."
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """How often every latent is active on every token: exact while all pairs fit, then the frequent ones in bounds.
+
+    Once there are more than `N_PAIRS` a latent, all counts of every latent are lowered by its highest but `N_COUNTED`,
+    and those above 0 are kept: a count then lacks at most the latent's active positions over `N_COUNTED + 1` (Misra and
+    Gries 1982, merged as by Agarwal et al. 2012, "Mergeable summaries", section 2).
+    """
+
+    counts: sparse.csr_array
+    "int64 [d_sae, any token]."
+    lost: Int[np.ndarray, "d_sae"]
+    "Most by which any count of the latent is too low."
 
 
 @dataclass(frozen=True)
@@ -54,7 +81,9 @@ class StatisticsState:
     n_contexts: int
     counts: Int[np.ndarray, "d_sae"]
     totals: Float[np.ndarray, "d_sae"]
+    squares: Float[np.ndarray, "d_sae"]
     histogram: Int[np.ndarray, "d_sae bins"]
+    tokens: TokenCounts
     top: Kept
     "By their highest activation."
     sample: Kept
@@ -64,30 +93,37 @@ class StatisticsState:
 def start(d_sae: int) -> StatisticsState:
     """The state before any position."""
     def kept(m: int) -> Kept:
-        return Kept(m, NOTHING, (), np.full(d_sae, -1, np.int64))
+        return Kept(np.full((d_sae, m), NO_RANK, np.uint32), np.full((d_sae, m), -1, np.int64),
+                    np.zeros((d_sae, m), np.float32), ())
 
     bins = len(HISTOGRAM_EDGES) - 1
-    return StatisticsState(0, 0, np.zeros(d_sae, np.int64), np.zeros(d_sae), np.zeros((d_sae, bins), np.int64),
-                           kept(N_TOP), kept(N_SAMPLE))
+    no_tokens = sparse.csr_array((d_sae, ANY_TOKEN), dtype=np.int64)
+    return StatisticsState(
+        0, 0, np.zeros(d_sae, np.int64), np.zeros(d_sae), np.zeros(d_sae), np.zeros((d_sae, bins), np.int64),
+        TokenCounts(no_tokens, np.zeros(d_sae, np.int64)), kept(N_TOP), kept(N_SAMPLE),
+    )
 
 
 def update(
-    state: StatisticsState, latents: sparse.csr_array, context_lengths: Int[np.ndarray, "contexts"], seed: int
+    state: StatisticsState, latents: sparse.csr_array, tokens: Int[np.ndarray, "n"],
+    context_lengths: Int[np.ndarray, "contexts"], seed: int,
 ) -> StatisticsState:
     """The state after these further positions, which are whole contexts."""
     d_sae = len(state.counts)
     by_latent = latents.tocsc()  # a counting sort: latents in order, and positions in order within each
     counts = np.diff(by_latent.indptr)
     columns, rows, values = np.repeat(np.arange(d_sae), counts), by_latent.indices, by_latent.data
-    n_bins = state.histogram.shape[1]
-    histogram = np.bincount(columns * n_bins + _bins(values), minlength=d_sae * n_bins).reshape(d_sae, n_bins)
+    histogram = state.histogram.copy()
+    np.add.at(histogram.reshape(-1), columns * histogram.shape[1] + _bins(values), 1)
     top, sample = _candidates(state, columns, rows, values, context_lengths, seed)
     return StatisticsState(
         state.n_positions + latents.shape[0],
         state.n_contexts + len(context_lengths),
         state.counts + counts,
         state.totals + np.bincount(columns, weights=values, minlength=d_sae),
-        state.histogram + histogram,
+        state.squares + np.bincount(columns, weights=np.square(values, dtype=np.float64), minlength=d_sae),
+        histogram,
+        _counted(state.tokens, tokens[rows], by_latent.indptr),
         _keep(state.top, top),
         _keep(state.sample, sample),
     )
@@ -98,6 +134,51 @@ def _bins(values: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     quarter_octaves = np.ascontiguousarray(values, np.float32).view(np.int32) >> 21
     first = np.float32(HISTOGRAM_EDGES[0]).view(np.int32) >> 21
     return np.clip(quarter_octaves - first, 0, len(HISTOGRAM_EDGES) - 2)
+
+
+def _counted(kept: TokenCounts, tokens: Int[np.ndarray, "n"], indptr: Int[np.ndarray, "_"]) -> TokenCounts:
+    """With the tokens of further positions on which latents are active, in order of latent."""
+    new = sparse.csr_array((np.ones(len(tokens), np.int64), tokens, indptr.copy()), shape=kept.counts.shape)
+    new.sum_duplicates()
+    counts = kept.counts + new
+    if counts.nnz <= N_PAIRS * counts.shape[0]:
+        return TokenCounts(counts, kept.lost)
+    beyond = _highest(counts, N_COUNTED + 1)[1][:, -1]
+    counts.data -= np.repeat(beyond, np.diff(counts.indptr))
+    stay = counts.data > 0
+    indptr = np.append(0, np.cumsum(stay))[counts.indptr]
+    left = sparse.csr_array((counts.data[stay], counts.indices[stay], indptr), shape=counts.shape)
+    return TokenCounts(left, kept.lost + beyond)
+
+
+def _highest(
+    counts: sparse.csr_array, n: int
+) -> tuple[Int[np.ndarray, "d_sae n"], Int[np.ndarray, "d_sae n"]]:
+    """The tokens of the `n` highest counts of every latent, and these, highest first, of equal ones the lowest token.
+
+    Token -1 and count 0 pad.
+    """
+    keys = counts.data << TOKEN_BITS | ANY_TOKEN - counts.indices.astype(np.int64)
+    best = np.zeros((counts.shape[0], n), np.int64)
+    for rows, places, there in _in_rounds(np.diff(counts.indptr), n):
+        both = np.concatenate([best[rows], np.where(there, keys.take(places, mode="clip"), 0)], axis=1)
+        best[rows] = np.sort(both, axis=1)[:, -n:]
+    best = best[:, ::-1]
+    return np.where(best > 0, ANY_TOKEN - (best & ANY_TOKEN), -1), best >> TOKEN_BITS
+
+
+def _in_rounds(
+    sizes: Int[np.ndarray, "runs"], n: int
+) -> Iterator[tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows width"], Bool[np.ndarray, "rows width"]]]:
+    """Of runs of these sizes, one behind the other, the first `n` entries, the next `2 n`, the next `4 n`, ...: which
+    runs, where their entries are, and which of these are there. Small tables are sorted many times faster than a list.
+    """
+    firsts, first, width = np.cumsum(sizes) - sizes, 0, n
+    while len(going_on := np.flatnonzero(sizes > first)):
+        slots = np.arange(first, first + width)
+        for rows in np.array_split(going_on, -(-len(going_on) * width // N_AT_ONCE)):
+            yield rows, firsts[rows, None] + slots, slots < sizes[rows, None]
+        first, width = first + width, 2 * width
 
 
 def _candidates(
@@ -112,20 +193,18 @@ def _candidates(
     begins = np.ones(len(columns), bool)
     begins[1:] = (columns[1:] != columns[:-1]) | (contexts[1:] != contexts[:-1])
     starts = np.flatnonzero(begins)
-    if not len(starts):
-        return NOTHING, NOTHING
     owners, lengths = columns[starts], np.diff(starts, append=len(columns))
-    first_highest = np.maximum.reduceat(_ordered(values) << SCORE_BITS | HIGHEST - np.arange(len(values)), starts)
+    first_highest = np.maximum.reduceat(_ordered(values) << RANK_BITS | NO_RANK - np.arange(len(values)), starts)
     drawn = _drawn(owners, contexts[starts] + state.n_contexts, seed)
 
-    def offered(kept: Kept, scores: np.ndarray, places: np.ndarray) -> Entries:
-        able = np.flatnonzero(scores > kept.floors[owners])
+    def offered(kept: Kept, ranks: np.ndarray, places: np.ndarray) -> Entries:
+        able = np.flatnonzero(ranks < np.ascontiguousarray(kept.ranks[:, -1])[owners])
         chosen = places[able]
-        keys = owners[able] << SCORE_BITS | HIGHEST - scores[able]
-        return Entries(keys, rows[chosen] + np.int64(state.n_positions), values[chosen])
+        return Entries(owners[able].astype(np.int32), ranks[able].astype(np.uint32),
+                       rows[chosen] + np.int64(state.n_positions), values[chosen])
 
-    return (offered(state.top, first_highest >> SCORE_BITS, HIGHEST - (first_highest & HIGHEST)),
-            offered(state.sample, drawn >> SCORE_BITS, starts + (drawn & HIGHEST) % lengths))
+    return (offered(state.top, NO_RANK - (first_highest >> RANK_BITS), NO_RANK - (first_highest & NO_RANK)),
+            offered(state.sample, drawn >> RANK_BITS, starts + (drawn & NO_RANK) % lengths))
 
 
 def _ordered(values: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -135,100 +214,88 @@ def _ordered(values: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
 
 
 def _drawn(latents: Int[np.ndarray, "n"], contexts: Int[np.ndarray, "n"], seed: int) -> Int[np.ndarray, "n"]:
-    """63 bits for every pair that depend on nothing but latent, context and seed (splitmix64's mixer)."""
+    """62 bits for every pair that depend on nothing but latent, context and seed (splitmix64's mixer)."""
     x = contexts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     start = np.uint64(seed * 0x632BE59BD9B4E019 % 2**64)
     x ^= (latents.astype(np.uint64) + start) * np.uint64(0xD1B54A32D192ED03)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(1)).view(np.int64)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(2)).view(np.int64)
 
 
 def _keep(kept: Kept, new: Entries) -> Kept:
     """What is kept after these further contexts, which come after all others."""
     kept = replace(kept, since=(*kept.since, new))
-    waiting = sum(len(entries.keys) for entries in kept.since)
-    return _sorted(kept) if waiting >= kept.m * len(kept.floors) // 2 else kept
+    waiting = sum(len(entries.latents) for entries in kept.since)
+    return _sorted(kept) if waiting >= kept.ranks.size // 2 else kept
 
 
 def _sorted(kept: Kept) -> Kept:
-    """The same with nothing waiting: the `m` best of every latent, and what it then takes to be among them."""
+    """The same with nothing waiting."""
     if not kept.since:
         return kept
-    keys, positions, values = (np.concatenate(parts) for parts in
-                               zip(*(vars(entries).values() for entries in (kept.best, *kept.since)), strict=True))
-    by_latent = np.argsort(keys >> SCORE_BITS, kind="stable")  # a merge of what is in this order already
-    keys = keys[by_latent]
-    least = _least(keys & HIGHEST, np.bincount(keys >> SCORE_BITS, minlength=len(kept.floors)), kept.m)
-    full = np.flatnonzero(least[:, -1] >= 0)
-    floors = np.full_like(kept.floors, -1)
-    floors[full] = HIGHEST - (keys[least[full, -1]] & HIGHEST)
-    stay = least[least >= 0]
-    return Kept(kept.m, Entries(keys[stay], positions[by_latent[stay]], values[by_latent[stay]]), (), floors)
-
-
-def _least(
-    numbers: Int[np.ndarray, "n"], sizes: Int[np.ndarray, "runs"], m: int
-) -> Int[np.ndarray, "runs m"]:
-    """The places of the `m` least numbers (of 32 bits) of every run, least first, ties in order; -1 pads.
-
-    Runs of like length are sorted as the rows of one table, which is many times faster than one sort of everything.
-    """
-    firsts = np.cumsum(sizes) - sizes
-    places = np.full((len(sizes), m), -1, np.int64)
-    widths = 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
-    for width in np.unique(widths[sizes > 0]):
-        rows, slots = np.flatnonzero((widths == width) & (sizes > 0)), np.arange(width)
-        first, size = firsts[rows, None], sizes[rows, None]
-        table = numbers.take(first + slots, mode="clip") << SLOT_BITS | slots
-        table[slots >= size] = np.iinfo(np.int64).max
-        table.sort(axis=1)
-        slot = table[:, :m] & (1 << SLOT_BITS) - 1
-        places[rows, : slot.shape[1]] = np.where(slot < size, first + slot, -1)
-    return places
+    latents, ranks, positions, values = (
+        np.concatenate(parts) for parts in zip(*(vars(entries).values() for entries in kept.since), strict=True))
+    by_latent = np.argsort(latents, kind="stable")  # a merge of what is in this order already
+    m = kept.ranks.shape[1]
+    out = Kept(kept.ranks.copy(), kept.positions.copy(), kept.values.copy(), ())
+    for rows, places, there in _in_rounds(np.bincount(latents, minlength=len(kept.ranks)), m):
+        chosen = by_latent.take(places, mode="clip")
+        both = np.concatenate([out.ranks[rows], np.where(there, ranks[chosen], np.uint32(NO_RANK))], axis=1)
+        slots = np.arange(both.shape[1])
+        lowest = np.sort(both.astype(np.int64) << RANK_BITS | slots, axis=1)[:, :m] & NO_RANK
+        lowest += np.arange(len(rows))[:, None] * len(slots)
+        out.ranks[rows] = both.ravel()[lowest]
+        out.positions[rows] = np.concatenate([out.positions[rows], positions[chosen]], axis=1).ravel()[lowest]
+        out.values[rows] = np.concatenate([out.values[rows], values[chosen]], axis=1).ravel()[lowest]
+    return out
 
 
 def finish(state: StatisticsState) -> LatentStatistics:
     """The statistics of everything seen."""
-    mean = np.divide(state.totals, state.counts, out=np.zeros_like(state.totals), where=state.counts > 0)
-    top_positions, top_values = _by_latent(_sorted(state.top))
-    quantile_positions, quantile_values = _bands(*_by_latent(_sorted(state.sample)))
+    def mean(totals: Float[np.ndarray, "d_sae"]) -> Float[np.ndarray, "d_sae"]:
+        return np.divide(totals, state.counts, out=np.zeros_like(totals), where=state.counts > 0).astype(np.float32)
+
+    top, sample = _sorted(state.top), _sorted(state.sample)
+    token_ids, token_counts = _highest(state.tokens.counts, N_TOKENS)
+    quantile_positions, quantile_values = _bands(sample)
     return LatentStatistics(
         density=(state.counts / max(state.n_positions, 1)).astype(np.float32),
-        mean=mean.astype(np.float32),
-        max=top_values[:, 0],
+        mean=mean(state.totals),
+        second_moment=mean(state.squares),
+        max=top.values[:, 0],
         histogram=state.histogram,
         histogram_edges=HISTOGRAM_EDGES,
-        top_positions=top_positions,
-        top_values=top_values,
+        token_ids=token_ids.astype(np.int32),
+        token_counts=token_counts,
+        token_counts_lack=state.tokens.lost,
+        top_positions=top.positions,
+        top_values=top.values,
+        random_positions=sample.positions[:, :N_RANDOM],
+        random_values=sample.values[:, :N_RANDOM],
         quantile_positions=quantile_positions,
         quantile_values=quantile_values,
     )
 
 
-def _by_latent(kept: Kept) -> tuple[Int[np.ndarray, "d_sae m"], Float[np.ndarray, "d_sae m"]]:
-    """Positions and values of what is kept, a row a latent, best first; position -1 and value 0 pad."""
-    latents = kept.best.keys >> SCORE_BITS
-    sizes = np.bincount(latents, minlength=len(kept.floors))
-    places = latents, np.arange(len(latents)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    positions = np.full((len(sizes), kept.m), -1, np.int64)
-    values = np.zeros((len(sizes), kept.m), np.float32)
-    positions[places], values[places] = kept.best.positions, kept.best.values
-    return positions, values
-
-
 def _bands(
-    positions: Int[np.ndarray, "d_sae m"], values: Float[np.ndarray, "d_sae m"]
+    sample: Kept
 ) -> tuple[Int[np.ndarray, "d_sae bands per_band"], Float[np.ndarray, "d_sae bands per_band"]]:
-    """Contexts spread evenly over the ordered sample, band by band; a short sample fills its first places."""
+    """Contexts spread evenly over the ordered sample, band by band; a short sample fills its first places.
+
+    Those that are the random contexts are left out, where as many others are left as are wanted.
+    """
     wanted = N_BANDS * N_PER_BAND
+    positions, values = sample.positions, sample.values
+    slots = np.arange(positions.shape[1])
     there = positions >= 0
-    ranked = np.where(there, _ordered(values.ravel()).reshape(there.shape), HIGHEST) << SLOT_BITS
-    order = np.sort(ranked | np.arange(there.shape[1]), axis=1) & (1 << SLOT_BITS) - 1
+    there &= (slots >= N_RANDOM) | (there.sum(axis=1)[:, None] < N_RANDOM + wanted)
+    ranked = np.where(there, _ordered(values.ravel()).reshape(there.shape), NO_RANK) << RANK_BITS
+    order = np.sort(ranked | slots, axis=1) & NO_RANK
     n = there.sum(axis=1)[:, None]
     # rank i of `wanted` evenly spaced ranks among n; with fewer than `wanted`, each context once
     rank = np.where(n >= wanted, ((np.arange(wanted) + 0.5) * n / wanted).astype(np.int64), np.arange(wanted))
-    place = np.take_along_axis(order, np.minimum(rank, there.shape[1] - 1), axis=1)
+    place = np.take_along_axis(order, np.minimum(rank, len(slots) - 1), axis=1)
     valid = rank < n
     chosen = np.where(valid, np.take_along_axis(positions, place, axis=1), -1)
     at = np.where(valid, np.take_along_axis(values, place, axis=1), 0).astype(np.float32)

@@ -23,8 +23,10 @@ from jaxtyping import Float, Int
 
 from activation_cache.errors import UserError, nearest
 
-FORMAT = "activation-cache/2"
-"Name and version of the format; readers refuse any other."
+FORMAT = "activation-cache/3"
+"Name and version of the format that is written."
+READABLE = (FORMAT, "activation-cache/2")
+"The formats that are read; in the older one statistics have neither second moments nor tokens nor random contexts."
 ARITHMETIC = 2
 "Raised whenever equal input gives other bytes of the same format: such caches are read, but never continued."
 MANIFEST = "manifest.json"
@@ -34,6 +36,10 @@ TOKENIZER = "tokenizer"
 
 N_TOP = 20
 "Top contexts kept of every latent."
+N_RANDOM = 20
+"Random contexts kept of every latent."
+N_TOKENS = 16
+"Tokens told of every latent."
 N_BANDS, N_PER_BAND = 5, 4
 "Quantile bands of a latent's activations, and the contexts kept in each."
 HISTOGRAM_EDGES = np.concatenate(
@@ -183,6 +189,17 @@ class LatentStatistics:
     quantile_positions: Int[np.ndarray, "d_sae bands per_band"]
     "Positions from equal bands, lowest first, of a uniform sample of its active contexts; -1 pads."
     quantile_values: Float[np.ndarray, "d_sae bands per_band"]
+    random_positions: Int[np.ndarray, "d_sae random"] | None = None
+    "Positions from a uniform sample of its active contexts, in random order; -1 pads. An older cache lacks all below."
+    random_values: Float[np.ndarray, "d_sae random"] | None = None
+    second_moment: Float[np.ndarray, "d_sae"] | None = None
+    "Mean of the square over the positions on which it is active."
+    token_ids: Int[np.ndarray, "d_sae tokens"] | None = None
+    "The tokens on which it is active most often, most frequent first; -1 pads."
+    token_counts: Int[np.ndarray, "d_sae tokens"] | None = None
+    "How often, less at most `token_counts_lack`."
+    token_counts_lack: Int[np.ndarray, "d_sae"] | None = None
+    "0 where the counts are exact; else at most its active positions over `examples.N_COUNTED + 1`."
 
 
 def shard_bytes(manifest: Manifest, n_tokens: int, n_contexts: int, active: list[int]) -> int:
@@ -243,8 +260,9 @@ def manifest_to_json(manifest: Manifest) -> str:
 def manifest_from_json(text: str, where: str) -> Manifest:
     """The manifest in this text, wholly validated; a `UserError` naming the place where it is not one of ours."""
     raw = _json_object(text, where)
-    if raw.get("format") != FORMAT:
-        raise UserError(f"{where} is of format {raw.get('format')!r}; this version reads {FORMAT!r}: record it again")
+    if raw.get("format") not in READABLE:
+        raise UserError(f"{where} is of format {raw.get('format')!r}; this version reads {', '.join(READABLE)}: "
+                        "record it again")
     parts = {"hooks": HookEntry, "saes": SaeEntry, "files": FileEntry}
     for name, kind in parts.items():
         if not isinstance(raw.get(name), list):

@@ -227,7 +227,7 @@ def gathered(
 ) -> list[examples.StatisticsState]:
     """The statistics of every SAE after one more shard."""
     return [
-        examples.update(state, _csr(arrays, i, entry.d_sae), arrays["context_lengths"], manifest.seed)
+        examples.update(state, _csr(arrays, i, entry.d_sae), arrays["tokens"], arrays["context_lengths"], manifest.seed)
         for i, (state, entry) in enumerate(zip(states, manifest.saes, strict=True))
     ]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from activation_cache import examples
-from activation_cache.layout import HISTOGRAM_EDGES, N_TOP
+from activation_cache.layout import HISTOGRAM_EDGES, N_RANDOM, N_TOKENS, N_TOP
 
 N, WIDTH, SEED = 3000, 25, 7
 
@@ -29,34 +29,47 @@ def latents() -> sparse.csr_array:
     return sparse.csr_array(dense.astype(np.float16).astype(np.float32))
 
 
-def gather(latents, lengths, n_shards, seed=SEED):
+@pytest.fixture(scope="module")
+def tokens() -> np.ndarray:
+    """Up to 100 tokens of a large vocabulary, few of them often."""
+    return np.minimum(np.random.default_rng(2).zipf(1.5, N), 100).astype(np.int32) * 2503
+
+
+def gathered(latents, tokens, lengths, n_shards, seed=SEED):
     state = examples.start(latents.shape[1])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     for part in np.array_split(np.arange(len(lengths)), n_shards):
         rows = slice(offsets[part[0]], offsets[part[-1] + 1])
-        state = examples.update(state, latents[rows], lengths[part], seed)
-    return examples.finish(state)
+        state = examples.update(state, latents[rows], tokens[rows], lengths[part], seed)
+    return state
+
+
+def gather(latents, lengths, n_shards, seed=SEED, tokens=None):
+    tokens = np.zeros(latents.shape[0], np.int32) if tokens is None else tokens
+    return examples.finish(gathered(latents, tokens, lengths, n_shards, seed))
 
 
 @pytest.fixture(scope="module")
-def statistics(latents, lengths):
-    return gather(latents, lengths, 9)
+def statistics(latents, tokens, lengths):
+    return gather(latents, lengths, 9, tokens=tokens)
 
 
 @pytest.mark.parametrize("n_shards", [1, 2, 50, 261])
-def test_the_number_of_shards_changes_nothing(latents, lengths, statistics, n_shards):
-    other = gather(latents, lengths, n_shards)
+def test_the_number_of_shards_changes_nothing(latents, tokens, lengths, statistics, n_shards):
+    other = gather(latents, lengths, n_shards, tokens=tokens)
     for field in fields(statistics):
         np.testing.assert_allclose(getattr(other, field.name), getattr(statistics, field.name), rtol=1e-6)
 
 
-def test_density_mean_and_max_are_exact(latents, statistics):
+def test_density_moments_and_max_are_exact(latents, statistics):
     dense = latents.toarray()
     active = dense > 0
     np.testing.assert_allclose(statistics.density, active.mean(0), rtol=1e-6)
     np.testing.assert_allclose(statistics.max, dense.max(0))
     mean = dense.sum(0, dtype=np.float64) / np.maximum(active.sum(0), 1)
     np.testing.assert_allclose(statistics.mean, mean, rtol=1e-6)
+    squares = np.square(dense, dtype=np.float64).sum(0) / np.maximum(active.sum(0), 1)
+    np.testing.assert_allclose(statistics.second_moment, squares, rtol=1e-6)
     assert statistics.mean[0] == statistics.density[0] == 0
 
 
@@ -97,14 +110,66 @@ def test_quantile_contexts_are_active_distinct_contexts_in_rising_order(latents,
         assert len(np.unique(context[positions[there]])) == there.sum()
 
 
-def test_the_sample_behind_the_quantiles_is_uniform_over_contexts():
+def test_random_contexts_are_active_and_distinct_and_other_than_those_of_quantiles_where_there_are_enough(
+    latents, lengths, statistics
+):
+    dense, context = latents.toarray(), context_of(lengths)
+    for latent in range(WIDTH):
+        positions, values = statistics.random_positions[latent], statistics.random_values[latent]
+        there = positions >= 0
+        n_contexts = len(np.unique(context[dense[:, latent] > 0]))
+        assert there.sum() == min(N_RANDOM, n_contexts)
+        assert np.array_equal(dense[positions[there], latent], values[there]) and (values[there] > 0).all()
+        drawn = set(context[positions[there]])
+        assert len(drawn) == there.sum()
+        quantiles = statistics.quantile_positions[latent].ravel()
+        if n_contexts >= N_RANDOM + len(quantiles):
+            assert not drawn & set(context[quantiles])
+
+
+@pytest.mark.parametrize("kind", ["quantile", "random"])
+def test_the_sample_is_uniform_over_contexts(kind):
     """A latent active in every one of 2,000 contexts, over 60 seeds: every quarter is drawn a quarter of the time."""
     n = 2000
     latents = sparse.csr_array(np.linspace(1, 2, n, dtype=np.float32)[:, None])
     lengths = np.ones(n, np.int32)
-    drawn = np.concatenate([gather(latents, lengths, 1, seed).quantile_positions.ravel() for seed in range(60)])
+    found = [getattr(gather(latents, lengths, 1, seed), f"{kind}_positions").ravel() for seed in range(60)]
+    drawn = np.concatenate(found)
     quarters = np.bincount(drawn * 4 // n, minlength=4) / len(drawn)
     np.testing.assert_allclose(quarters, 0.25, atol=0.03)
+
+
+def test_the_tokens_of_a_latent_are_counted_exactly_while_all_pairs_fit(latents, tokens, statistics):
+    active = latents.toarray() > 0
+    assert not statistics.token_counts_lack.any()
+    for latent in range(WIDTH):
+        found, counts = np.unique(tokens[active[:, latent]], return_counts=True)
+        order = np.lexsort((found, -counts))[:N_TOKENS]
+        n = len(order)
+        np.testing.assert_array_equal(statistics.token_ids[latent, :n], found[order])
+        np.testing.assert_array_equal(statistics.token_counts[latent, :n], counts[order])
+        assert (statistics.token_ids[latent, n:] == -1).all() and not statistics.token_counts[latent, n:].any()
+
+
+@pytest.mark.parametrize("n_shards", [3, 40])
+def test_what_a_token_count_lacks_is_bounded_where_not_all_pairs_fit(n_shards, monkeypatch):
+    """Latents active everywhere on 400 to 4,000 tokens, with room for 8 each; some tokens come only near the end."""
+    monkeypatch.setattr(examples, "N_COUNTED", 8)
+    monkeypatch.setattr(examples, "N_PAIRS", 16)
+    draw, n, width = np.random.default_rng(3), 20_000, 6
+    tokens = (draw.zipf(1.3, n) % 4000).astype(np.int32)
+    tokens[-4000:] = np.where(draw.random(4000) < 0.9, 5000, tokens[-4000:])
+    latents = sparse.csr_array((draw.random((n, width)) < np.arange(1, width + 1) / width).astype(np.float32))
+    state = gathered(latents, tokens, np.full(n // 10, 10, np.int32), n_shards)
+    assert state.tokens.counts.nnz <= 16 * width
+    found, active = examples.finish(state), latents.toarray() > 0
+    for latent in range(width):
+        true = np.bincount(tokens[active[:, latent]], minlength=5001)
+        lack, there = found.token_counts_lack[latent], found.token_ids[latent] >= 0
+        ids, counts = found.token_ids[latent][there], found.token_counts[latent][there]
+        assert 0 < lack <= active[:, latent].sum() / 9
+        assert (counts <= true[ids]).all() and (counts >= true[ids] - lack).all()
+        assert set(np.flatnonzero(true > lack)) <= set(ids) and 5000 in ids
 
 
 def test_a_context_is_drawn_as_often_as_another_however_often_it_is_active():
@@ -128,10 +193,17 @@ def test_the_seed_draws_another_sample_and_nothing_else(latents, lengths, statis
 def test_latents_that_never_fire_have_statistics_of_nothing(lengths):
     silent = gather(sparse.csr_array((N, WIDTH), dtype=np.float32), lengths, 3)
     assert not silent.density.any() and not silent.histogram.any() and not silent.max.any()
-    assert (silent.top_positions == -1).all() and (silent.quantile_positions == -1).all()
+    assert not silent.second_moment.any() and not silent.token_counts.any()
+    for positions in (silent.top_positions, silent.quantile_positions, silent.random_positions, silent.token_ids):
+        assert (positions == -1).all()
 
 
 def test_an_update_leaves_the_state_it_was_given_alone(latents, lengths):
     state = examples.start(WIDTH)
-    examples.update(state, latents, lengths, 0)
-    assert state.n_positions == 0 and state.counts.max() == 0 and not len(state.top.best.keys) and not state.top.since
+    filled = examples.update(state, latents, np.zeros(N, np.int32), lengths, 0)
+    examples.finish(filled)
+    assert state.n_positions == 0 and state.counts.max() == 0 and not state.histogram.any() and not state.squares.any()
+    assert (state.top.positions == -1).all() and not state.top.since and not state.tokens.counts.nnz
+    again = examples.update(filled, latents, np.zeros(N, np.int32), lengths, 0)
+    assert filled.n_positions == N and filled.counts.sum() * 2 == again.counts.sum()
+    assert filled.tokens.counts.sum() == filled.counts.sum() and filled.histogram.sum() == filled.counts.sum()

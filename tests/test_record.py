@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from activation_cache import layout
+from activation_cache import layout, shards
 from activation_cache import record as recording
 from activation_cache.errors import UserError
 from activation_cache.models import load_model
@@ -105,6 +105,8 @@ def test_statistics_are_those_of_the_latents(model, tmp_path, small_shards, sae_
     for latent in live:
         best = statistics.top_positions[latent, 0]
         assert latents[best, latent] == latents[:, latent].max() == statistics.top_values[latent, 0]
+        positions, counts = np.flatnonzero(latents[:, latent] > 0), statistics.token_counts[latent]
+        assert (cache.tokens[positions] == statistics.token_ids[latent, 0]).sum() == counts[0] > 0
 
 
 def test_several_hooks_and_saes_are_recorded_in_one_pass(model, tmp_path, sae_folder):
@@ -265,6 +267,23 @@ def test_a_cache_of_older_arithmetic_is_read_but_not_continued(model, tmp_path, 
     cache = written(dataclasses.replace(planned, manifest=old), tmp_path / "c")
     assert len(cache.activations()) == cache.n_tokens
     with pytest.raises(UserError, match="differs in arithmetic"):
+        list(record(planned, tmp_path / "c", resume=True))
+
+
+def test_a_cache_of_the_older_format_is_read_with_what_its_statistics_have_and_not_continued(
+    model, tmp_path, small_shards, sae_folder
+):
+    planned = plan(model, saes=(sae_folder,), context_size=None)
+    old = dataclasses.replace(planned.manifest, format=layout.READABLE[1])
+    old = dataclasses.replace(old, key=layout.run_key(old))
+    whole = written(dataclasses.replace(planned, manifest=old), tmp_path / "c").statistics()
+    since = ("second_moment", "token_ids", "token_counts", "token_counts_lack", "random_positions", "random_values")
+    before = {name: values for name, values in vars(whole).items() if name not in since}
+    shards.write_arrays(tmp_path / "c", layout.statistics_file(0), before, old.key, old.n_tokens, old.n_contexts)
+    read = ActivationCache(tmp_path / "c").statistics()
+    np.testing.assert_array_equal(read.top_positions, whole.top_positions)
+    assert all(getattr(read, name) is None for name in since)
+    with pytest.raises(UserError, match="differs in format"):
         list(record(planned, tmp_path / "c", resume=True))
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -114,16 +115,20 @@ def gathering(n_shards: int = 12, n_tokens: int = 16_384) -> dict:
         rows = np.repeat(np.arange(n_tokens), ACTIVE)
         values = draw.exponential(2, rows.size).astype(np.float16).astype(np.float32)
         latents = sparse.csr_array((values, (rows, columns.ravel())), shape=(n_tokens, D_SAE))
+        tokens = (draw.zipf(1.2, n_tokens) % 256_000).astype(np.int32)
         began = time.process_time()
-        state = examples.update(state, latents, lengths, 0)
+        state = examples.update(state, latents, tokens, lengths, 0)
         spent.append((time.process_time() - began) / n_tokens * 1e6)
-    kept = sum(entry.nbytes for part in (state.top, state.sample) for entries in (part.best, *part.since)
-               for entry in vars(entries).values())  # fmt: skip
-    fixed = sum(array.nbytes for array in (state.counts, state.totals, state.histogram))
     return {"shards": n_shards, "latents": D_SAE, "first, us a token": round(spent[0], 2),
             "median of the last half, us a token": round(float(np.median(spent[n_shards // 2 :])), 2),
-            "MB of state": round((kept + fixed) / 1e6, 1),
-            "MB of state, full": round((fixed + D_SAE * 84 * 20 * 1.5) / 1e6, 1)}  # fmt: skip
+            "MB of state": round(held(state) / 1e6, 1)}  # fmt: skip
+
+
+def held(part: Any) -> int:
+    """Bytes of the arrays in a state of statistics."""
+    if isinstance(part, tuple):
+        return sum(map(held, part))
+    return getattr(part, "nbytes", 0) + sum(map(held, getattr(part, "__dict__", {}).values()))
 
 
 def arithmetic(contexts_per_shard: int) -> dict:
