@@ -5,7 +5,7 @@ import torch
 from tiny import model_folder, neox
 
 from activation_cache.errors import UserError
-from sae_translate.translate.backbones import BACKBONES, build_backbone
+from sae_translate.translate.backbones import BACKBONES, beside, build_backbone
 from sae_translate.translate.config import BackboneConfig
 
 WIDTH = 32
@@ -66,6 +66,15 @@ def test_a_feedforward_position_knows_nothing_of_the_others_and_a_tagger_s_does(
         backbone = tiny(name)
         same = torch.allclose(run(backbone, source, before)[:, 0], run(backbone, other, before)[:, 0], atol=1e-5)
         assert same is not knows
+
+
+def test_a_decoder_that_writes_finds_the_memory_of_its_own_place_and_nothing_behind_the_end(source):
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    longer, shorter = beside(source, mask, 7), beside(source, mask, 2)
+    assert torch.equal(longer[0, :5], source[0]) and torch.equal(longer[1, :3], source[1, :3])
+    assert not longer[0, 5:].any() and not longer[1, 3:].any()
+    assert torch.equal(shorter, source[:, :2])
 
 
 @pytest.fixture(scope="module")

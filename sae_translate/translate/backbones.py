@@ -81,7 +81,11 @@ class Tagger(nn.Module):
 
 
 class XTransformers(nn.Module):
-    """Encoder and decoder of x-transformers, with rotary positions."""
+    """Encoder and decoder of x-transformers, with rotary positions.
+
+    The decoder starts every place from what the encoder holds at the same place, so that it begins as the dictionary it
+    was given does, word by word; attention over the whole source tells it where languages differ in order.
+    """
 
     aligned = False
 
@@ -99,7 +103,13 @@ class XTransformers(nn.Module):
     def decode(
         self, previous: Float[Tensor, "b u d"], memory: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"]
     ) -> Float[Tensor, "b u d"]:
-        return self.decoder(previous, context=memory, context_mask=mask)
+        return self.decoder(previous + beside(memory, mask, previous.shape[1]), context=memory, context_mask=mask)
+
+
+def beside(memory: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], length: int) -> Float[Tensor, "b u d"]:
+    """The memory at the first `length` places, zeros behind its end."""
+    kept = (memory * mask[..., None])[:, :length]
+    return nn.functional.pad(kept, (0, 0, 0, length - kept.shape[1]))
 
 
 def _layers(config: BackboneConfig) -> dict[str, Any]:
