@@ -35,7 +35,8 @@ def cipher():
 
 
 def corpus(items: list[int], size: int = 4) -> Corpus:
-    return Corpus(one_item_per_position(np.array(items), size), np.array([0, 3, len(items)]), np.arange(2))
+    bounds = np.array([0, min(3, len(items)), len(items)])
+    return Corpus(one_item_per_position(np.array(items), size), bounds, np.arange(2))
 
 
 def test_heaviest_items_are_those_and_minus_one_where_there_is_none():
@@ -55,6 +56,15 @@ def test_the_candidates_of_text_are_ranked_by_how_likely_each_is_to_be_told_by_t
     shift = score[:4] - np.take_along_axis(told[items], best[:4], axis=1)
     assert np.allclose(shift, shift[:, :1], atol=1e-5), "they are log P(item | target), up to a constant a position"
     assert (best[4] == -1).all() and np.isneginf(score[4]).all()
+
+
+def test_without_a_language_model_a_position_gets_the_likeliest_target_however_frequent():
+    coupling = np.array([[0.3, 0.2], [0.5, 0.0]], np.float32)
+    model = fit_ngrams([np.array([1, 1, 1, 0])], 2, 2)
+    rare_wins, frequent_wins = (
+        heaviest_items(word_by_word(corpus([0], 2), coupling, model, weight)).tolist() for weight in (1.0, 0.0)
+    )
+    assert (rare_wins, frequent_wins) == ([1], [0])
 
 
 def test_a_position_of_two_items_stands_for_the_mixture():

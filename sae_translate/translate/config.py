@@ -129,6 +129,6 @@ class TranslatorConfig:
     lm_order: int = 3
     "Order of the n-gram language models that help the dictionary make pseudo-parallel text."
     lm_weight: float = 0.5
-    "What a language model's log probability counts against the dictionary's."
+    "What a language model's log P(item | before) - log P(item) counts beside the dictionary's log P(item | source)."
     refinements: int = 4
     "Rounds in which the dictionary is counted anew from its own translations, read by the language models."

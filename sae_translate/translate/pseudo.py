@@ -39,12 +39,15 @@ def texts_of(corpus: Corpus, segments: Int[np.ndarray, "n"]) -> list[Int[np.ndar
 
 
 def candidates_of(
-    corpus: Corpus, coupling: Float[np.ndarray, "source target"], k: int = CANDIDATES
+    corpus: Corpus, coupling: Float[np.ndarray, "source target"], k: int = CANDIDATES, weight: float = 1.0
 ) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
-    """Every position's k likeliest targets, and log P(target | position) - log P(target), which ranks them as
-    log P(position | target) does; -1 and -inf where there are fewer.
+    """Every position's k likeliest targets, and log P(target | position) - weight log P(target); -1 and -inf where
+    there are fewer.
 
-    A position that holds several items is the mixture of what they stand for.
+    Beside a language model of the same weight, which tells frequent targets from rare ones itself, this goes from the
+    dictionary's own best answer at weight 0 to the noisy channel, log P(position | target) + log P(target | before), at
+    weight 1. A position that holds several items is the mixture of what they
+    stand for.
     """
     k, posterior = min(k, coupling.shape[1]), conditional(coupling)
     with np.errstate(divide="ignore"):
@@ -62,7 +65,7 @@ def candidates_of(
         order = np.argsort(-value, axis=1, kind="stable")
         top, value = np.take_along_axis(top, order, axis=1), np.take_along_axis(value, order, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            score.append(np.where(value > 0, np.log(value) - log_target[top], -np.inf))
+            score.append(np.where(value > 0, np.log(value) - weight * log_target[top], -np.inf))
         best.append(np.where(value > 0, top, -1))
     return np.concatenate(best)[kind_of], np.concatenate(score)[kind_of]
 
@@ -71,7 +74,7 @@ def word_by_word(
     corpus: Corpus, coupling: Float[np.ndarray, "source target"], model: NgramModel, weight: float
 ) -> Corpus:
     """The corpus in the target language, one item a position, chosen with a language model of the target."""
-    best, score = candidates_of(corpus, coupling)
+    best, score = candidates_of(corpus, coupling, weight=weight)
     cuts = corpus.segments[1:-1]
     texts = decode_positions(np.split(best, cuts), np.split(score, cuts), model, weight)
     items = np.concatenate(texts) if texts else np.empty(0, np.int64)
