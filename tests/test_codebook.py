@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from activation_cache.errors import UserError
-from sae_translate.languages.codebook import codebook_language, fit_whitening
+from sae_translate.languages.codebook import codebook_language, fit_codebook, fit_whitening
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,13 @@ def test_positions_of_one_heap_share_a_code_and_its_vector_is_their_mean(heaps):
     white = fit_whitening(activations)(activations)
     for code in range(6):
         assert np.allclose(language.vectors[code], white[codes == code].mean(0), atol=0.1)
+
+
+def test_a_codebook_codes_activations_that_it_was_not_fitted_on(heaps):
+    activations, centre_of = heaps
+    codes = fit_codebook(activations[:300], 6)(activations)
+    for code in range(6):
+        assert len(set(centre_of[codes == code])) == 1, "also in the half that it never saw"
 
 
 def test_fewer_positions_than_codes_is_an_error(heaps):
