@@ -1,7 +1,7 @@
 """Who computes which shard of a recording: this process, the ranks of a job, or the workers of a Ray cluster.
 
-All of them call `record.write_shard`, so a shard has the same bytes whoever wrote it (given the same device, library
-versions and number of threads), and any engine goes on with what another one left.
+A shard is written by the same functions of `record`, so it has the same bytes whoever wrote it (given the same device,
+library versions and number of threads), and any engine goes on with what another one left.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from activation_cache.record import (
     same_recording,
     sweep,
     write_shard,
+    write_shards,
     write_statistics,
 )
 
@@ -145,10 +146,9 @@ def _striped(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: boo
     make_rooms(folder)
     progress = Progress.start(own_tokens(engine, plan))
     with joined(plan, folder) as manifest:
-        for index in rank.shards(manifest.n_shards):
-            there = shards.read_sidecar(folder, layout.shard_file(index), manifest.key)
-            sidecar = there or write_shard(plan, folder, index)[1]
-            yield (progress := progress.after(sidecar, kept=there is not None))
+        with contextlib.closing(write_shards(plan, folder, rank.shards(manifest.n_shards))) as steps:
+            for sidecar, arrays in steps:
+                yield (progress := progress.after(sidecar, kept=arrays is None))
         with in_turn(folder / layout.STATISTICS):
             if is_whole(folder, manifest) and not has_statistics(folder, manifest):
                 write_statistics(folder, manifest, gathered_from(folder, manifest))

@@ -264,18 +264,23 @@ def finish(state: StatisticsState) -> LatentStatistics:
         mean=mean(state.totals),
         second_moment=mean(state.squares),
         max=top.values[:, 0],
-        histogram=state.histogram,
+        histogram=_narrow(state.histogram),
         histogram_edges=HISTOGRAM_EDGES,
-        token_ids=token_ids.astype(np.int32),
-        token_counts=token_counts,
-        token_counts_lack=state.tokens.lost,
-        top_positions=top.positions,
+        token_ids=_narrow(token_ids),
+        token_counts=_narrow(token_counts),
+        token_counts_lack=_narrow(state.tokens.lost),
+        top_positions=_narrow(top.positions),
         top_values=top.values,
-        random_positions=sample.positions[:, :N_RANDOM],
+        random_positions=_narrow(sample.positions[:, :N_RANDOM]),
         random_values=sample.values[:, :N_RANDOM],
-        quantile_positions=quantile_positions,
+        quantile_positions=_narrow(quantile_positions),
         quantile_values=quantile_values,
     )
+
+
+def _narrow(integers: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """In the smallest signed type that holds them: half of what there would be to read."""
+    return integers.astype(np.min_scalar_type(-1 - integers.max(initial=0)))
 
 
 def _bands(

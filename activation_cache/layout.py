@@ -173,7 +173,10 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """What one pass over a cache says of every latent of an SAE. Positions are global, in `[0, n_tokens)`, or -1."""
+    """What one pass over a cache says of every latent of an SAE. Positions are global, in `[0, n_tokens)`, or -1.
+
+    Integers are in the smallest signed type that holds them.
+    """
 
     density: Float[np.ndarray, "d_sae"]
     "Share of positions on which the latent is active."

@@ -3,16 +3,17 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
@@ -21,8 +22,16 @@ from activation_cache.errors import UserError
 from activation_cache.layout import FileEntry, Manifest, Sidecar
 from activation_cache.places import Place, locked, make_folder, place, remove_folder
 from activation_cache.plan import RecordingPlan
+from activation_cache.saes import stored
+from activation_cache.transfers import Arriving, begin_copy, own_stream
 
 LARGEST_HALF = 65504.0
+HALF_MAGNITUDE, HALF_INFINITY = 0x7FFF, 0x7C00
+"Bits of a float16 but its sign, and those of an infinity."
+
+
+BEHIND = {"cuda"}
+"Devices that compute the next shard while one is written. A CPU would gain nothing, and lose a shard more by a kill."
 
 
 @dataclass(frozen=True)
@@ -109,16 +118,15 @@ def record(
     `out` is a folder or an fsspec URL. Errors: a `UserError` where it holds another recording, another process is
     writing it, or it cannot be written.
     """
-    with begun(plan, out, overwrite, resume) as (folder, manifest), ThreadPoolExecutor(1) as beside:
+    with contextlib.ExitStack() as stack:
+        folder, manifest = stack.enter_context(begun(plan, out, overwrite, resume))
+        beside = stack.enter_context(ThreadPoolExecutor(1))
         gathering = beside.submit(list, (examples.start(sae.d_sae) for sae in manifest.saes))
         progress = Progress.start(manifest.n_tokens)
-        for index in range(manifest.n_shards):
-            file = layout.shard_file(index)
-            sidecar = shards.read_sidecar(folder, file, manifest.key)
-            if kept := sidecar is not None:
-                arrays = shards.read_arrays(folder, file, manifest.key)
-            else:
-                arrays, sidecar = write_shard(plan, folder, index)
+        steps = write_shards(plan, folder, range(manifest.n_shards))
+        for index, (sidecar, arrays) in enumerate(stack.enter_context(contextlib.closing(steps))):
+            kept = arrays is None
+            arrays = shards.read_arrays(folder, layout.shard_file(index), manifest.key) if kept else arrays
             gathering = beside.submit(gathered, gathering.result(), arrays, manifest)  # while the next is computed
             yield (progress := progress.after(sidecar, kept))
         write_statistics(folder, manifest, gathering.result())
@@ -147,12 +155,38 @@ def make_rooms(folder: Place) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): choose another --out") from None
 
 
-def write_shard(plan: RecordingPlan, folder: Place, index: int) -> tuple[dict[str, np.ndarray], Sidecar]:
-    """Compute a shard and write it, whole or not at all: all that any engine does of a recording. Arrays, sidecar."""
-    arrays, saturated = compute_shard(plan, index)
+def write_shards(
+    plan: RecordingPlan, folder: Place, indices: Iterable[int]
+) -> Iterator[tuple[Sidecar, dict[str, np.ndarray] | None]]:
+    """The sidecars of these shards, each once it is on disk, and the arrays of those that were not there before.
+
+    A device of `BEHIND` computes the next shard while one is written: a kill then costs that one too.
+    """
+    with ThreadPoolExecutor(1) as writer:
+        def begin(index: int) -> Future:
+            sidecar = shards.read_sidecar(folder, layout.shard_file(index), plan.manifest.key)
+            if sidecar is not None:
+                return writer.submit(lambda: (sidecar, None))
+            return writer.submit(_written, plan, folder, index, *compute_shard(plan, index))
+
+        steps: Iterable[Future] = map(begin, indices)
+        if torch.device(plan.model.device).type in BEHIND:
+            steps = (step for step, _ in itertools.pairwise(itertools.chain(steps, [None])))
+        for step in steps:
+            yield step.result()
+
+
+def write_shard(plan: RecordingPlan, folder: Place, index: int) -> None:
+    """Compute a shard and write it, whole or not at all."""
+    _written(plan, folder, index, *compute_shard(plan, index))
+
+
+def _written(
+    plan: RecordingPlan, folder: Place, index: int, arrays: dict[str, np.ndarray], saturated: int
+) -> tuple[Sidecar, dict[str, np.ndarray]]:
     sidecar = shards.write_arrays(folder, layout.shard_file(index), arrays, plan.manifest.key, len(arrays["tokens"]),
                                   len(arrays["context_lengths"]), saturated)
-    return arrays, sidecar
+    return sidecar, arrays
 
 
 def write_statistics(folder: Place, manifest: Manifest, states: list[examples.StatisticsState]) -> None:
@@ -239,31 +273,48 @@ def _csr(arrays: dict[str, np.ndarray], sae_index: int, d_sae: int) -> sparse.cs
 
 
 def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays of one shard, and how many values were beyond float16. The same whenever and wherever it is run."""
+    """The arrays of one shard, and how many values were beyond float16. The same whenever and wherever it is run.
+
+    What a batch gives is taken from the device when the next has been begun there.
+    """
     manifest = plan.manifest
     arrays, offsets = text_arrays(plan, index)
-    lengths, n = np.diff(offsets), int(offsets[-1] - offsets[0])
-    saturated = 0
+    n, saturated = int(offsets[-1] - offsets[0]), 0
     dense = {h: np.empty((n, hook.d), np.float16) for h, hook in enumerate(manifest.hooks) if hook.recorded}
     found: list[list[sparse.csr_array]] = [[] for _ in plan.saes]
     rows: list[np.ndarray] = []
-    for batch in np.array_split(order := np.argsort(lengths, kind="stable"), -(-len(order) // manifest.batch_size)):
-        values = _forward(plan, offsets, batch)
-        places = np.concatenate([np.arange(offsets[c], offsets[c + 1]) for c in batch]) - offsets[0]
+    for (places, arriving), _ in itertools.pairwise(itertools.chain(_batches(plan, offsets), [None])):
+        parts = iter(arriving.wait())
         rows.append(places)
-        for h, block in dense.items():
-            value = values[manifest.hooks[h].name]
-            saturated += _beyond_half(value)
-            block[places] = value.clamp(-LARGEST_HALF, LARGEST_HALF).to(torch.float16).cpu().numpy()
-        for s, sae in enumerate(plan.saes):
-            latents = sae.encode_sparse(values[manifest.saes[s].hook_name])
+        for block, part in zip(dense.values(), parts, strict=False):
+            saturated += _cut(half := part.numpy())
+            block[places] = half
+        for matrices, entry in zip(found, manifest.saes, strict=True):
+            latents = stored(next(parts), next(parts), next(parts), (len(places), entry.d_sae))
             saturated += latents.saturated
-            found[s].append(latents.matrix)
+            matrices.append(latents.matrix)
     back = np.argsort(np.concatenate(rows))
     arrays |= {f"activations.{h}": block for h, block in dense.items()}
     for s, parts in enumerate(found):
         arrays |= latent_arrays(s, sparse.vstack(parts, format="csr")[back])
     return arrays, saturated
+
+
+def _batches(plan: RecordingPlan, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, Arriving]]:
+    """Places of some contexts' positions in a shard; their activations in float16, then entries of latents, on the way.
+
+    Contexts of like length go together.
+    """
+    manifest, lengths = plan.manifest, np.diff(offsets)
+    stream = own_stream(plan.model.device)
+    order = np.argsort(lengths, kind="stable")
+    for batch in np.array_split(order, -(-len(order) // manifest.batch_size)):
+        values = _forward(plan, offsets, batch)
+        dense = [values[hook.name].to(torch.float16) for hook in manifest.recorded_hooks]
+        latents = [part for sae, entry in zip(plan.saes, manifest.saes, strict=True)
+                   for part in sae.entries(values[entry.hook_name])]
+        places = np.concatenate([np.arange(offsets[c], offsets[c + 1]) for c in batch]) - offsets[0]
+        yield places, begin_copy((*dense, *latents), stream)
 
 
 def text_arrays(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "offsets"]]:
@@ -287,12 +338,12 @@ def latent_arrays(sae_index: int, matrix: sparse.csr_array) -> dict[str, np.ndar
     }
 
 
-def _beyond_half(values: Tensor) -> int:
-    """How many values float16 cannot hold; where none is, one look at the extremes says so."""
-    least, most = torch.aminmax(values)
-    if max(-least, most) <= LARGEST_HALF:
-        return 0
-    return int((values.abs() > LARGEST_HALF).sum())
+def _cut(halves: Float[np.ndarray, "n d"]) -> int:
+    """Put float16's largest numbers in the place of its infinities; how many there were."""
+    beyond = halves.view(np.uint16) & HALF_MAGNITUDE == HALF_INFINITY  # many times faster than np.isinf
+    if beyond.any():
+        halves[beyond] = np.copysign(LARGEST_HALF, halves[beyond])
+    return int(np.count_nonzero(beyond))
 
 
 def _forward(plan: RecordingPlan, offsets: np.ndarray, batch: np.ndarray) -> dict[str, Tensor]:

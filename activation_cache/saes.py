@@ -107,6 +107,10 @@ class LoadedSae:
 
     def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseLatents:
         """Active latents of every position, equal to `encode` to the rounding of float16."""
+        return stored(*(part.cpu() for part in self.entries(x)), (len(x), self.d_sae))
+
+    def entries(self, x: Float[Tensor, "n d_in"]) -> "Entries":
+        """Active latents of every position, on the SAE's device; those with value 0 are none."""
         blocks = x.split(max(1, BLOCK_BYTES // (self.d_sae * self.sae.dtype.itemsize)))
         path = SPARSE_PATHS.get(self.architecture)
         with torch.no_grad():
@@ -114,7 +118,7 @@ class LoadedSae:
         firsts = np.cumsum([0, *(len(block) for block in blocks)])
         rows = torch.cat([rows + int(first) for first, (rows, _, _) in zip(firsts, found, strict=False)])
         columns, values = (torch.cat([entries[part] for entries in found]) for part in (1, 2))
-        return _stored(rows, columns, values, (x.shape[0], self.d_sae))
+        return rows, columns, values
 
     @cached_property
     def _room(self) -> "Room":
@@ -280,13 +284,14 @@ def _topk_entries(sae: Any, x: Float[Tensor, "n d_in"], room: Room) -> Entries:
 
 
 def largest_on_device(hidden: Float[Tensor, "n d"], k: int) -> Entries:
-    """The k largest values of every row that are above 0, on whatever device they are."""
+    """The k largest values of every row, on whatever device they are, 0 for those that are not above it.
+
+    How many are is not looked at: that would have to be waited for.
+    """
     values, columns = top_k(hidden, k)
     columns, order = columns.sort(dim=-1)
-    values = values.gather(-1, order)
-    active = values > 0
     rows = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(columns)
-    return rows[active], columns[active], values[active]
+    return rows.flatten(), columns.flatten(), values.gather(-1, order).clamp_min(0).flatten()
 
 
 def top_k(hidden: Float[Tensor, "n d"], k: int) -> tuple[Tensor, Tensor]:
@@ -385,12 +390,17 @@ SPARSE_PATHS: dict[str, Callable[[Any, Tensor, Room], Entries]] = {
 "Architectures whose active latents are selected straight from the encoder's output."
 
 
-def _stored(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> SparseLatents:
-    """Entries as CSR of float16 values: cut to its range, and never so small that an active latent vanishes."""
-    data = values.float().cpu().numpy()
+def stored(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> SparseLatents:
+    """Entries, on a CPU, as CSR of float16 values: cut to its range, and never so small that an active latent vanishes.
+
+    Entries of value 0 are left out.
+    """
+    data = values.float().numpy()
+    active = np.flatnonzero(data)
+    data = data[active]
     saturated = int((np.abs(data) > LARGEST_HALF).sum())
     data = np.copysign(np.clip(np.abs(data), SMALLEST_HALF, LARGEST_HALF), data).astype(np.float16).astype(np.float32)
-    counts = np.bincount(rows.cpu().numpy(), minlength=shape[0])
+    counts = np.bincount(rows.numpy()[active], minlength=shape[0])
     indptr = np.concatenate([[0], np.cumsum(counts)])
-    indices = columns.cpu().numpy().astype(np.int32)
+    indices = columns.numpy()[active].astype(np.int32)
     return SparseLatents(sparse.csr_array((data, indices, indptr), shape=shape), saturated)

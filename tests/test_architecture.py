@@ -25,6 +25,7 @@ FLOORS = {
         "activation_cache.saes",
         "activation_cache.foreign",
         "activation_cache.text",
+        "activation_cache.transfers",
         "sae_translate.artifacts",
         "sae_translate.align",
     ),
