@@ -120,6 +120,16 @@ def test_word_by_word_leaves_a_position_empty_where_nothing_is_known():
     assert np.diff(told.matrix.indptr).tolist() == [1, 0, 1, 0] and heaviest_items(told)[[0, 2]].tolist() == [0, 1]
 
 
+def test_drawn_translations_tell_every_target_as_often_as_it_is_meant_and_the_likeliest_only_one():
+    coupling = np.array([[0.75, 0.25]], np.float32)
+    rng = np.random.default_rng(0)
+    model = fit_ngrams([rng.choice(2, size=20_000, p=[0.75, 0.25])], 2, 1)
+    drawn, likeliest = (
+        heaviest_items(word_by_word(corpus([0] * 4000, 1), coupling, model, 1.0, each)) for each in (rng, None)
+    )
+    assert np.mean(drawn) == pytest.approx(0.25, abs=0.03) and not likeliest.any()
+
+
 def test_a_part_is_whole_segments():
     whole = corpus([0, 1, 2, 3])
     part = part_of(whole, 1, np.random.default_rng(0))

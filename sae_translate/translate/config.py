@@ -130,5 +130,7 @@ class TranslatorConfig:
     "Order of the n-gram language models that help the dictionary make pseudo-parallel text."
     lm_weight: float = 0.5
     "What a language model's log P(item | before) - log P(item) counts beside the dictionary's log P(item | source)."
+    drawn: bool = True
+    "Whether pseudo-parallel text is drawn from what dictionary and language model think likely, or is the likeliest."
     refinements: int = 4
     "Rounds in which the dictionary is counted anew from its own translations, read by the language models."

@@ -71,10 +71,20 @@ def candidates_of(
 
 
 def word_by_word(
-    corpus: Corpus, coupling: Float[np.ndarray, "source target"], model: NgramModel, weight: float
+    corpus: Corpus,
+    coupling: Float[np.ndarray, "source target"],
+    model: NgramModel,
+    weight: float,
+    rng: np.random.Generator | None = None,
 ) -> Corpus:
-    """The corpus in the target language, one item a position, chosen with a language model of the target."""
+    """The corpus in the target language, one item a position, chosen with a language model of the target.
+
+    The likeliest translation; with `rng` one drawn, by perturbing every candidate and maximising (Papandreou & Yuille
+    2011, "Perturb-and-MAP random fields"): each target comes about as often as it is meant.
+    """
     best, score = candidates_of(corpus, coupling, weight=weight)
+    if rng is not None:
+        score = score + rng.gumbel(size=score.shape)
     cuts = corpus.segments[1:-1]
     texts = decode_positions(np.split(best, cuts), np.split(score, cuts), model, weight)
     items = np.concatenate(texts) if texts else np.empty(0, np.int64)
@@ -140,13 +150,17 @@ def pseudo_parallel(
     coupling: Float[np.ndarray, "source target"],
     models: tuple[NgramModel, NgramModel],
     weight: float,
+    rng: np.random.Generator | None = None,
 ) -> tuple[Corpus, Corpus]:
-    """Each corpus in the other's language, segment by segment: (source told in the target, target in the source)."""
+    """Each corpus in the other's language, segment by segment: (source told in the target, target in the source).
+
+    Drawn with `rng`, the likeliest without (see `word_by_word`).
+    """
     told = []
     for side, joint in ((0, coupling), (1, np.ascontiguousarray(coupling.T))):
         other = specs[1 - side]
         if other.modality == "weighted_sets":
             told.append(as_sets(corpora[side], joint, other))
         else:
-            told.append(word_by_word(corpora[side], joint, models[1 - side], weight))
+            told.append(word_by_word(corpora[side], joint, models[1 - side], weight, rng))
     return told[0], told[1]

@@ -107,7 +107,8 @@ def prepare(
     if alignment is not None:
         coupling = refine(alignment.coupling, corpora, specs, both, config.lm_weight, config.refinements, training.seed)
     if coupling is not None and config.losses.pseudo_parallel.is_used:
-        pseudo = pseudo_parallel(corpora, specs, coupling, both, config.lm_weight)
+        rng = np.random.default_rng(training.seed) if config.drawn else None
+        pseudo = pseudo_parallel(corpora, specs, coupling, both, config.lm_weight, rng)
     bigrams = None
     if config.losses.prior.is_used:
         bigrams = bigram_matrix(both[0]).to(training.device), bigram_matrix(both[1]).to(training.device)
