@@ -1,0 +1,352 @@
+"""A model's insides into text and back without a pair: activations, SAE latents, latents of another model.
+
+    python benchmarks/translation/modalities.py codebooks            # which discretisation, by an unlabelled figure
+    python benchmarks/translation/modalities.py activations --seeds 3
+    python benchmarks/translation/modalities.py latents --seeds 3
+    python benchmarks/translation/modalities.py latents --model demo --seeds 3
+    python benchmarks/translation/modalities.py models --seeds 3
+    python benchmarks/translation/modalities.py page                 # reports/modalities.md from the figures
+
+SAEs are trained beforehand (N = 0, 2, 4), and for `models` the demo's model and SAE from another seed:
+
+    sae-translate train-sae --model ../shared/data/models/stories260K --hook-name blocks.N.hook_resid_post \\
+        --dataset ../shared/data/text/tinystories/tinystories_1000.json --d-sae 512 --k 8 --tokens 250000 --epochs 4 \\
+        --out .bench/modalities/stories260K.N
+    python -m sae_translate.cli.recipe benchmarks/translation/other_seed.json --out .bench/other_seed
+
+Every run adds its figures and its command to reports/modalities.json.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import sacrebleu
+import torch
+from scipy import sparse
+
+import sae_translate
+from activation_cache.saes import LoadedSae, load_sae
+from sae_translate.align.core import core_of
+from sae_translate.align.decipher import DecipherConfig, decipher
+from sae_translate.align.emission import mutual_information
+from sae_translate.align.statistics import share_positions
+from sae_translate.artifacts import plain, write_text
+from sae_translate.cli.demo import MODEL, SAE
+from sae_translate.demo.stories import generate_documents
+from sae_translate.languages.codebook import fit_codebook
+from sae_translate.languages.language import Corpus, Language
+from sae_translate.languages.text import one_item_per_position
+from sae_translate.languages.tokens import split_words, token_surfaces
+from sae_translate.translate.criterion import perplexity
+from sae_translate.translate.lm import NgramModel, fit_ngrams
+from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
+from sae_translate.translate.reader import Features, ReaderConfig, teach_reader
+from sae_translate.translate.writer import teach_writer
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks" / "decipherment"))
+from material import BENCH, Model, documents_of  # noqa: E402  (a benchmark's neighbour is no package)
+
+REPORT = ROOT / "reports" / "modalities.json"
+DATA = ROOT.parent / "shared" / "data"
+STORIES = DATA / "models" / "stories260K"
+LAYERS, MIDDLE = (0, 2, 4), 2
+CODES = 512
+LM_WEIGHT = 0.5
+"Of the dictionary's own translations; the default of `sae-translate train`."
+SENTENCE_ENDS = (".", "!", "?")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one model did with some documents at one layer."""
+
+    tokens: np.ndarray
+    segments: np.ndarray
+    documents: np.ndarray
+    activations: np.ndarray
+    surfaces: list[str]
+
+    def part(self, documents: np.ndarray) -> "Recorded":
+        """These documents alone."""
+        keep = np.isin(self.documents, documents)
+        lengths = np.diff(self.segments)
+        rows = np.repeat(keep, lengths)
+        return Recorded(self.tokens[rows], np.concatenate([[0], np.cumsum(lengths[keep])]), self.documents[keep],
+                        self.activations[rows], self.surfaces)  # fmt: skip
+
+    def text(self) -> Corpus:
+        return Corpus(one_item_per_position(self.tokens, len(self.surfaces)), self.segments, self.documents)
+
+
+def recorded(name: str, layer: int, seed: int) -> Recorded:
+    """stories260K on TinyStories, or a demo model on stories that are the seed's own."""
+    folder = {"stories260K": STORIES, "demo": MODEL, "other_seed": BENCH / "other_seed" / "model"}[name]
+    model = Model(folder, f"blocks.{layer}.hook_resid_post", 256 if name == "stories260K" else 128)
+    read = (documents_of(DATA / "text" / "tinystories" / "tinystories_1000.json") if name == "stories260K"
+            else list(generate_documents("en", 4000, seed)))  # fmt: skip
+    tokens, segments, documents = model.tokens(read)
+    if name != "stories260K":
+        model.folder = Path(f"{name}-{seed}")  # demo models share the name of their folder: keep their figures apart
+    activations = model.activations(tokens, segments)
+    return Recorded(tokens.astype(np.int64), segments, documents, activations, token_surfaces(model.tokenizer))
+
+
+def dealt(whole: Recorded, seed: int, positions: int) -> tuple[Recorded, Recorded, Recorded]:
+    """Documents dealt at random to the source (so many positions), the target (twice) and a test (a sixth)."""
+    order = np.random.default_rng(seed).permutation(np.unique(whole.documents))
+    size = np.bincount(whole.documents, weights=np.diff(whole.segments), minlength=order.max() + 1)[order].cumsum()
+    bounds = np.searchsorted(size, [positions, 3 * positions, 3 * positions + positions // 6])
+    source, target, test, _ = np.split(order, bounds)
+    return whole.part(source), whole.part(target), whole.part(test)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A source to be read, the text language of other documents, and the test."""
+
+    source: Language
+    target: Language
+    test: Corpus
+    features: tuple[Features, Features]
+    "What a reader looks at: the source's, the test's."
+    taught: np.ndarray
+    "Tokens of the source's documents: for paired ceilings alone."
+    truth: np.ndarray
+    "Tokens of the test."
+    surfaces: list[str]
+
+
+def codes_of(parts: tuple[Recorded, Recorded, Recorded], size: int, seed: int) -> Reading:
+    """Activations by their codes; the codebook knows the source's activations alone."""
+    source, target, test = parts
+    book = fit_codebook(source.activations, size, seed)
+    languages = [Language("codes", tuple(map(str, range(size))),
+                          Corpus(one_item_per_position(book(part.activations), size), part.segments, part.documents))
+                 for part in (source, test)]  # fmt: skip
+    white = tuple(book.whitening(part.activations) for part in (source, test))
+    return Reading(languages[0], text_language(target), languages[1].corpus, white, source.tokens, test.tokens,
+                   test.surfaces)  # fmt: skip
+
+
+def latents_of(parts: tuple[Recorded, Recorded, Recorded], sae: LoadedSae) -> Reading:
+    """Activations by their SAE latents."""
+    source, target, test = parts
+    encoded = [sae.encode_sparse(torch.from_numpy(part.activations)).matrix for part in (source, test)]
+    languages = [Language("latents", tuple(map(str, range(sae.d_sae))), Corpus(matrix, part.segments, part.documents))
+                 for matrix, part in zip(encoded, (source, test), strict=True)]  # fmt: skip
+    return Reading(languages[0], text_language(target), languages[1].corpus, (encoded[0], encoded[1]), source.tokens,
+                   test.tokens, test.surfaces)  # fmt: skip
+
+
+def text_language(part: Recorded) -> Language:
+    return Language("tokens", tuple(map(str, range(len(part.surfaces)))), part.text())
+
+
+def shuffled(language: Language, seed: int) -> Language:
+    """Every document's positions in random order."""
+    corpus = language.corpus
+    document = corpus.documents[corpus.segment_of_position]
+    order = np.lexsort((np.random.default_rng(seed).random(corpus.n_positions), document))
+    return replace(language, corpus=replace(corpus, matrix=sparse.csr_array(corpus.matrix[order])))
+
+
+def sentences(told: np.ndarray, truth: np.ndarray, segments: np.ndarray, surfaces: list[str]) -> list[str]:
+    """Told tokens as text, a string a sentence of the truth, words set apart by spaces."""
+    ends = np.array([surface.strip().endswith(SENTENCE_ENDS) for surface in surfaces])[truth]
+    cuts = np.unique(np.concatenate([np.flatnonzero(ends) + 1, segments[1:-1]]))
+    parts = np.split(told, cuts[cuts < len(told)])
+    return [" ".join(split_words("".join(surfaces[i] if i >= 0 else " ?" for i in part))) for part in parts]
+
+
+def score(told: np.ndarray, reading: Reading, model: NgramModel) -> dict[str, float]:
+    """Share of the tokens told right, BLEU and chrF of the sentences, and how fluent it is: no truth is needed for the
+    last, the real text's perplexity over that of what was told."""
+    bounds = reading.test.segments
+    lines = [sentences(one, reading.truth, bounds, reading.surfaces) for one in (told, reading.truth)]
+    real, read = (perplexity(model, [part[part >= 0] for part in np.split(one, bounds[1:-1])])
+                  for one in (heaviest_items(reading.target.corpus)[: len(told)], told))  # fmt: skip
+    return {"accuracy": float((told == reading.truth).mean()),
+            "bleu": sacrebleu.corpus_bleu(lines[0], [lines[1]], tokenize="none", force=True).score,
+            "chrf": sacrebleu.corpus_chrf(lines[0], [lines[1]]).score, "fluency": real / read}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a dictionary and the readers it taught told."""
+
+    figures: dict[str, dict[str, float]]
+    source: np.ndarray
+    "Tokens told at the positions of the source, by the last reader."
+    test: np.ndarray
+    "The same of the test."
+
+
+def most_likely(corpus: Corpus, coupling: np.ndarray) -> np.ndarray:
+    """Every position's likeliest target, the position's items mixed; no language model."""
+    chance = share_positions(corpus.matrix) @ (coupling / np.maximum(coupling.sum(axis=1, keepdims=True), 1e-30))
+    return chance.argmax(axis=1)
+
+
+def read_with(reading: Reading, coupling: np.ndarray, told: np.ndarray | None, model: NgramModel,
+              config: ReaderConfig) -> Read:  # fmt: skip
+    """The dictionary alone, with a language model, and the reader; `told` teaches the reader, by default what the
+    dictionary tells with the language model."""
+    coupling, source = coupling.astype(np.float32), reading.source.corpus
+    figures = {"dictionary": score(most_likely(reading.test, coupling), reading, model)}
+    helped = heaviest_items(word_by_word(reading.test, coupling, model, LM_WEIGHT))
+    figures["with a trigram model"] = score(helped, reading, model)
+    if told is None:
+        told = heaviest_items(word_by_word(source, coupling, model, LM_WEIGHT))
+    readers = teach_reader(reading.features[0], source.segments, told, reading.target.counts, model, config)
+    last = readers[-1](reading.features[1], reading.test.segments, model)
+    figures["reader"] = score(last, reading, model) | {"temperature": readers[-1].temperature}
+    return Read(figures, readers[-1](reading.features[0], source.segments, model), last)
+
+
+def trigrams(language: Language) -> NgramModel:
+    return fit_ngrams(texts_of(language.corpus, np.arange(len(language.corpus.documents))), len(language.items), 3)
+
+
+def measure_reading(reading: Reading, seed: int, control: bool) -> tuple[dict, Read, Read]:
+    """Unpaired and paired figures of one source; with `control` also against tokens shuffled in their documents."""
+    began = process_time()
+    model, config = trigrams(reading.target), ReaderConfig(seed=seed)
+    knobs = DecipherConfig(seed=seed, null_surrogates=0)
+    alignment = decipher(reading.source, reading.target, knobs)
+    unpaired = read_with(reading, alignment.coupling, None, model, config)
+    result: dict = {"seed": seed, "n_test": len(reading.truth), "objective": alignment.objective,
+                    "unpaired": unpaired.figures, "cpu_seconds": process_time() - began}  # fmt: skip
+    truth = one_item_per_position(reading.taught, len(reading.target.items))
+    pairs = (share_positions(reading.source.corpus.matrix).T @ truth).toarray()
+    paired = read_with(reading, pairs / pairs.sum(), reading.taught, model, replace(config, rounds=1))
+    result["paired"] = paired.figures
+    ceiling = paired.figures["dictionary"]["accuracy"]
+    result["over_paired_dictionary"] = {name: one["accuracy"] / ceiling for name, one in unpaired.figures.items()}
+    result["over_paired_reader"] = (
+        unpaired.figures["reader"]["accuracy"] / paired.figures["reader"]["accuracy"]
+    )
+    result["most_frequent_token"] = float((reading.truth == reading.target.counts.argmax()).mean())
+    if control:
+        mixed = replace(reading, target=shuffled(reading.target, seed))
+        wrong = decipher(mixed.source, mixed.target, knobs).coupling
+        result["control, tokens shuffled"] = read_with(mixed, wrong, None, trigrams(mixed.target), config).figures
+    return result, unpaired, paired
+
+
+def measure_activations(arguments: argparse.Namespace, seed: int) -> dict:
+    """By layer: codes of the residual stream into the tokens that the model read."""
+    found = {}
+    for layer in LAYERS:
+        parts = dealt(recorded("stories260K", layer, seed), seed, arguments.positions)
+        figures, _, _ = measure_reading(codes_of(parts, CODES, seed), seed, layer == MIDDLE)
+        found[f"after layer {layer + 1}"] = figures
+        told(found[f"after layer {layer + 1}"])
+    return {"seed": seed, **found}
+
+
+def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
+    """By layer: SAE latents into text, and back to the activations."""
+    found = {}
+    for layer in LAYERS if arguments.model == "stories260K" else (1,):
+        folder = BENCH / "modalities" / f"stories260K.{layer}" if arguments.model == "stories260K" else SAE
+        sae = load_sae(folder)
+        parts = dealt(recorded(arguments.model, layer, seed), seed, arguments.positions)
+        reading = latents_of(parts, sae)
+        figures, unpaired, paired = measure_reading(reading, seed, layer in (MIDDLE, 1))
+        figures["explained_variance"] = round_trip(reading, parts, sae, unpaired, paired, seed)
+        found[f"after layer {layer + 1}"] = figures
+        told(figures)
+    return {"seed": seed, **found}
+
+
+def round_trip(reading: Reading, parts: tuple[Recorded, ...], sae: LoadedSae, unpaired: Read, paired: Read,
+               seed: int) -> dict[str, float]:  # fmt: skip
+    """Share of the variance of the test's activations explained after latents -> text -> latents -> SAE decoder; the
+    writer knows what the source's latents were told as (paired: the text they really stood on)."""
+    source, _, test = parts
+    size = len(reading.target.items)
+
+    def explained(latents: np.ndarray) -> float:
+        with torch.no_grad():
+            decoded = sae.sae.decode(torch.from_numpy(latents.astype(np.float32))).numpy()
+        error = ((test.activations - decoded) ** 2).sum(dtype=np.float64)
+        mean = source.activations.mean(axis=0)
+        return 1 - float(error / ((test.activations - mean) ** 2).sum(dtype=np.float64))
+
+    bounds, latents = reading.source.corpus.segments, reading.source.corpus.matrix
+    unread = teach_writer(unpaired.source, latents, bounds, size)
+    taught = teach_writer(reading.taught, latents, bounds, size)
+    ends = reading.test.segments
+    anywhere = np.random.default_rng(seed).permutation(unpaired.test)
+    return {
+        "the SAE alone": explained(reading.test.matrix.toarray()),
+        "mean latents": explained(np.repeat(np.asarray(latents.mean(axis=0))[None], len(reading.truth), axis=0)),
+        "unpaired: latents, text, latents": explained(unread(unpaired.test, ends)),
+        "unpaired, what was told shuffled": explained(unread(anywhere, ends)),
+        "unpaired: the true text written": explained(unread(reading.truth, ends)),
+        "paired: latents, text, latents": explained(taught(paired.test, ends)),
+        "paired: the true text written": explained(taught(reading.truth, ends)),
+    }
+
+
+def measure_codebooks(arguments: argparse.Namespace, seed: int) -> dict:
+    """Discretisations of the middle layer side by side. The unlabelled figure is the mutual information (nats, summed
+    over lags) of the codes that the deciphered text explains; accuracy stands beside it and chooses nothing."""
+    parts, found = dealt(recorded("stories260K", MIDDLE, seed), seed, arguments.positions), {}
+    knobs = DecipherConfig(seed=seed, null_surrogates=0)
+    for size in (128, 256, 512, 1024):
+        reading = codes_of(parts, size, seed)
+        alignment = decipher(reading.source, reading.target, knobs)
+        core = core_of(reading.source, knobs.max_source_core, knobs)
+        information = sum(weight * mutual_information(lag[None])
+                          for weight, lag in zip(core.local, core.joint, strict=True))  # fmt: skip
+        truth = one_item_per_position(reading.taught, len(reading.surfaces))
+        pairs = (reading.source.corpus.matrix.T @ truth).toarray()
+        right = [float((most_likely(reading.test, coupling) == reading.truth).mean())
+                 for coupling in (alignment.coupling, pairs)]  # fmt: skip
+        found[f"{size} codes"] = {"explained_nats": alignment.objective * information, "accuracy": right[0],
+                                  "paired_accuracy": right[1]}  # fmt: skip
+        told(found[f"{size} codes"])
+    return {"seed": seed, **found}
+
+
+def told(figures: dict) -> None:
+    print(json.dumps(plain(figures)), file=sys.stderr, flush=True)
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace, int], dict]] = {
+    "codebooks": measure_codebooks, "activations": measure_activations, "latents": measure_latents,
+}  # fmt: skip
+
+
+def add_run(name: str, run: dict) -> None:
+    """Put a run's figures into the report, in the place of those of the same name."""
+    report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {"runs": {}}
+    report["version"] = sae_translate.__version__
+    report["runs"][name] = plain(run)
+    write_text(REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*MEASURES, "page"])
+    parser.add_argument("--model", default="stories260K", choices=("stories260K", "demo"))
+    parser.add_argument("--positions", type=int, default=50_000, help="of the source; the target has twice as many")
+    parser.add_argument("--seeds", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    name, results = " ".join(sys.argv[1:]), []
+    for seed in range(arguments.seeds):
+        results.append(plain(MEASURES[arguments.what](arguments, seed)))
+        add_run(name, {"command": f"python benchmarks/translation/modalities.py {name}", "results": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""A reader: which target item stands at every position, told from what the position and its neighbours hold.
+
+The dictionary mixes what a position's items stand for. A reader weighs them against each other: it is a linear
+discriminant that is taught by the dictionary's own translations, as a language model of the target mends them, and then
+by its own. No pair is read. A classifier in the place of an emission, divided by the frequency of its classes, is the
+hybrid of Bourlard & Morgan 1994 ("Connectionist Speech Recognition"); that its labels are its own translations is
+Viterbi training. Its temperature (Guo et al. 2017, arXiv 1706.04599) is fitted to labels of segments it was not taught
+by, so that it counts less against the language model the less its labels agree.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from activation_cache.errors import UserError
+from sae_translate.languages.text import one_item_per_position
+from sae_translate.translate.lm import NgramModel, decode_positions
+
+BLOCK = 20_000
+Features = Float[np.ndarray, "n d"] | sparse.csr_array
+"What every position holds: activations, or the weights of SAE latents."
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Knobs of `teach_reader`."""
+
+    rounds: int = 4
+    "How often it is taught, each time by what it told before."
+    reach: int = 1
+    "Neighbours on either side that it looks at beside the position itself."
+    candidates: int = 10
+    "Targets of a position that the language model chooses from."
+    lm_weight: float = 1.0
+    "What a language model's log probability counts against the reader's."
+    held_out: float = 0.25
+    "Share of the segments that set the temperature alone."
+    prior_count: float = 2.0
+    "Positions at the overall mean that every target item is believed to have been seen at beforehand."
+    ridge: float = 1e-3
+    "Added to the within-class covariance, as a share of every feature's mean square."
+    seed: int = 0
+    "Which segments are held out."
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Scores of every target item, linear in the features of a position and its neighbours. Call it to read."""
+
+    weight: Float[np.ndarray, "features items"]
+    bias: Float[np.ndarray, "items"]
+    temperature: float
+    "What the scores are multiplied by to be log P(features | item), up to what is the same for all items."
+    log_prior: Float[np.ndarray, "items"]
+    "Log frequency of the target items."
+    reach: int
+    candidates: int
+    lm_weight: float
+
+    def scores(self, features: Features, segments: Int[np.ndarray, "bounds"]) -> Float[np.ndarray, "n items"]:
+        """log P(item, features), up to what is the same for all items of a position."""
+        return self._scores(windows(features, segments, around(self.reach)))
+
+    def _scores(self, whole: Features) -> Float[np.ndarray, "n items"]:
+        return self.temperature * (whole @ self.weight + self.bias) + self.log_prior
+
+    def __call__(
+        self, features: Features, segments: Int[np.ndarray, "bounds"], model: NgramModel
+    ) -> Int[np.ndarray, "n"]:
+        """The target item at every position, a segment at a time chosen with the language model."""
+        whole, cuts, best, likely = windows(features, segments, around(self.reach)), segments[1:-1], [], []
+        for begin in range(0, whole.shape[0], BLOCK):
+            scores = self._scores(whole[begin : begin + BLOCK])
+            top = np.argsort(-scores, axis=1, kind="stable")[:, : self.candidates]
+            best.append(top)
+            likely.append(np.take_along_axis(scores, top, axis=1) - self.lm_weight * self.log_prior[top])
+        parts = np.split(np.concatenate(best), cuts), np.split(np.concatenate(likely), cuts)
+        return np.concatenate(decode_positions(*parts, model, self.lm_weight))
+
+
+def windows(features: Features, segments: Int[np.ndarray, "bounds"], offsets: Sequence[int]) -> Features:
+    """The features so many positions after every position, side by side; 0 beyond the ends of its segment."""
+    n = features.shape[0]
+    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
+    moved = []
+    for offset in offsets:
+        place = np.arange(n) + offset
+        near = np.clip(place, 0, max(n - 1, 0))
+        rows = np.flatnonzero((place == near) & (segment[near] == segment))
+        move = sparse.csr_array((np.ones(len(rows), np.float32), (rows, near[rows])), shape=(n, n))
+        moved.append(move @ features if offset else features)
+    return sparse.csr_array(sparse.hstack(moved, format="csr")) if sparse.issparse(features) else np.hstack(moved)
+
+
+def around(reach: int) -> range:
+    return range(-reach, reach + 1)
+
+
+def dense(products: Float[np.ndarray, "n d"] | sparse.csr_array) -> Float[np.ndarray, "n d"]:
+    return (products.toarray() if sparse.issparse(products) else products).astype(np.float64)
+
+
+def discriminant(
+    features: Features, labels: Int[np.ndarray, "n"], size: int, prior_count: float, ridge: float
+) -> tuple[Float[np.ndarray, "d items"], Float[np.ndarray, "items"]]:
+    """Weight and bias of log N(features; mean of the item, covariance common to all) (Fisher's linear discriminant).
+
+    Positions of a negative label are left out; so is what is the same for all items.
+    """
+    told = np.flatnonzero(labels >= 0)
+    features, member = features[told], one_item_per_position(labels[told], size)
+    count = np.asarray(member.sum(axis=0), np.float64)
+    total, square = dense(member.T @ features), dense(features.T @ features)
+    mean = (total + prior_count * total.sum(axis=0) / len(told)) / (count + prior_count)[:, None]
+    within = (square - (total / np.maximum(count, 1)[:, None]).T @ total) / len(told)
+    within[np.diag_indices_from(within)] += ridge * square.diagonal() / len(told) + 1e-12
+    weight = np.linalg.solve(within, mean.T)
+    return weight.astype(np.float32), (-0.5 * (weight * mean.T).sum(axis=0)).astype(np.float32)
+
+
+def fitted_temperature(
+    scores: Float[np.ndarray, "n items"], log_prior: Float[np.ndarray, "items"], labels: Int[np.ndarray, "n"]
+) -> float:
+    """The multiple of the scores under which these labels are likeliest; from 0.01 to 3."""
+    kept = np.flatnonzero(labels >= 0)
+    scores, labels = scores[kept], labels[kept]
+
+    def surprise(log_temperature: float) -> float:
+        told = log_softmax(np.exp(log_temperature) * scores + log_prior, axis=1)
+        return -float(told[np.arange(len(labels)), labels].mean())
+
+    return float(np.exp(minimize_scalar(surprise, bounds=(np.log(0.01), np.log(3)), method="bounded").x))
+
+
+def teach_reader(
+    features: Features,
+    segments: Int[np.ndarray, "bounds"],
+    told: Int[np.ndarray, "n"],
+    counts: Float[np.ndarray, "items"],
+    model: NgramModel,
+    config: ReaderConfig = ReaderConfig(),
+) -> tuple[Reader, ...]:
+    """The reader of every round, the first taught by `told`: the items that a dictionary gives, -1 where none.
+
+    `counts` are the target's own, of the text that `model` was learnt from.
+
+    Raises UserError where fewer than two segments hold a told item, as one is needed to teach and one to hold out.
+    """
+    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
+    usable = np.unique(segment[told >= 0])
+    if len(usable) < 2:
+        raise UserError(
+            f"a reader needs two segments in which the dictionary tells an item, one to hold out, and there are "
+            f"{len(usable)}: give more text or a fuller dictionary"
+        )
+    drawn = np.random.default_rng(config.seed).permutation(usable)
+    apart = np.isin(segment, drawn[: max(1, int(config.held_out * len(drawn)))])
+    log_prior = np.log((counts + 0.5) / (counts + 0.5).sum()).astype(np.float32)
+    whole, readers = windows(features, segments, around(config.reach)), []
+    for number in range(config.rounds):
+        weight, bias = discriminant(whole[~apart], told[~apart], model.size, config.prior_count, config.ridge)
+        temperature = fitted_temperature(whole[apart] @ weight + bias, log_prior, told[apart])
+        readers.append(
+            Reader(weight, bias, temperature, log_prior, config.reach, config.candidates, config.lm_weight)
+        )
+        if number < config.rounds - 1:
+            told = readers[-1](features, segments, model)
+    return tuple(readers)
