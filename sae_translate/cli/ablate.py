@@ -101,14 +101,15 @@ def train_group(cells: "Sequence[Cell]", config: "AblationConfig"):
     """A row for every cell; all are of one pair, size and seed."""
     from time import process_time
 
-    from sae_translate.align.decipher import DecipherConfig, decipher
     from sae_translate.demo.pairs import build_pair
     from sae_translate.translate.ablation import translator_config
+    from sae_translate.translate.dictionary import read_dictionary
     from sae_translate.translate.training import train
 
     first = cells[0]
     pair = build_pair(first.pair, first.size, first.seed)
-    alignment = decipher(*pair.aligned, DecipherConfig(seed=first.seed, null_surrogates=0, min_count=5.0))
+    alignment = pair.align(first.seed)
+    dictionary = pair.score(read_dictionary(alignment.coupling, pair.trained))
     for cell in cells:
         began = process_time()
         steps = train(*pair.trained, alignment, translator_config(cell, config))
@@ -120,8 +121,9 @@ def train_group(cells: "Sequence[Cell]", config: "AblationConfig"):
                 break
         yield {
             "key": cell.key, "cell": asdict(cell), "score": pair.score(translator), "ceiling": pair.ceiling,
-            "chance": pair.chance, "criterion": translator.record["best"], "steps": translator.record["step"],
-            "alignment_objective": alignment.objective, "cpu_seconds": process_time() - began,
+            "chance": pair.chance, "dictionary": dictionary, "criterion": translator.record["best"],
+            "steps": translator.record["step"], "alignment_objective": alignment.objective,
+            "cpu_seconds": process_time() - began,
         }  # fmt: skip
 
 

@@ -7,6 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from activation_cache.errors import UserError, choose
+from sae_translate.align.alignment import Alignment, conditional
+from sae_translate.align.decipher import DecipherConfig, decipher
+from sae_translate.align.hidden import HiddenConfig, fit_tied
 from sae_translate.demo.stories import generate_documents
 from sae_translate.languages.hmm import (
     HiddenMarkov,
@@ -15,6 +18,7 @@ from sae_translate.languages.hmm import (
     ceiling,
     expected_accuracy,
     hidden_markov,
+    joint_symbols,
     random_transitions,
     sample,
     symbol_language,
@@ -23,11 +27,12 @@ from sae_translate.languages.language import Language
 from sae_translate.languages.text import word_language
 from sae_translate.languages.tokens import split_sentences, split_words
 from sae_translate.translate.criterion import similarity
+from sae_translate.translate.dictionary import Dictionary
 from sae_translate.translate.translator import Translator
 
-SEGMENT = 50
-"Positions of a segment of a sampled language."
-TEST_SEGMENTS = 60
+DOCUMENT, SEGMENT = 100, 20
+"Positions of a document of a sampled language, and of the segments that a network is shown of it."
+TEST_SEGMENTS = 150
 TEST_STORIES = 20
 
 
@@ -39,7 +44,9 @@ class Pair:
     "For the aligner: whole documents."
     trained: tuple[Language, Language]
     "For the network: the same cut into sentences."
-    score: Callable[[Translator], float]
+    align: Callable[[int], Alignment]
+    "The alignment that training starts from, given a seed; no pair is looked at."
+    score: Callable[[Translator | Dictionary], float]
     "From source to target on text that nobody saw; higher is better."
     ceiling: float
     "The best score there can be."
@@ -47,21 +54,41 @@ class Pair:
     "The score of always giving the most frequent item."
 
 
-def _sampled(source: HiddenMarkov, target: HiddenMarkov, size: int, rng: np.random.Generator) -> Pair:
-    n = max(2, size // SEGMENT)
-    languages = tuple(
-        symbol_language(sample(one, n, SEGMENT, rng)[1], one.emissions.shape[1], name)
-        for one, name in ((source, "source"), (target, "target"))
-    )
+def _deciphered(source: Language, target: Language) -> Callable[[int], Alignment]:
+    return lambda seed: decipher(source, target, DecipherConfig(seed=seed, null_surrogates=0, min_count=5.0))
+
+
+def _tied(source: Language, target: Language, states: int) -> Callable[[int], Alignment]:
+    """What two hidden Markov languages, estimated together, say of single symbols."""
+
+    def align(seed: int) -> Alignment:
+        texts = [one.corpus.matrix.indices.reshape(-1, DOCUMENT) for one in (source, target)]
+        config = HiddenConfig(states=states, restarts=6, kept=2, seed=seed)
+        fit = fit_tied(*texts, len(source.items), len(target.items), config)
+        coupling = joint_symbols(*fit.languages).astype(np.float32)
+        confidence = conditional(coupling).max(axis=1)
+        return Alignment(source.items, target.items, coupling, fit.log_likelihood, confidence)
+
+    return align
+
+
+def _sampled(
+    source: HiddenMarkov, target: HiddenMarkov, size: int, rng: np.random.Generator, tied: bool = False
+) -> Pair:
+    texts = [(sample(one, max(2, size // DOCUMENT), DOCUMENT, rng)[1], one.emissions.shape[1], name)
+             for one, name in ((source, "source"), (target, "target"))]  # fmt: skip
+    aligned = tuple(symbol_language(*text) for text in texts)
+    trained = tuple(symbol_language(symbols.reshape(-1, SEGMENT), *rest) for symbols, *rest in texts)
     test = sample(source, TEST_SEGMENTS, SEGMENT, rng)[1]
     bound, posterior = ceiling(source, target, test), beliefs(source, test).posterior
     corpus = symbol_language(test, source.emissions.shape[1], "test").corpus
 
-    def score(translator: Translator) -> float:
+    def score(translator: Translator | Dictionary) -> float:
         told = translator.translate(corpus)
         return expected_accuracy(target, posterior, read_back(told, test.shape[1], target.emissions.shape[1]))
 
-    return Pair(languages, languages, score, bound.bayes, bound.frequency)
+    align = _tied(*aligned, len(source.start)) if tied else _deciphered(*aligned)
+    return Pair(aligned, trained, align, score, bound.bayes, bound.frequency)
 
 
 def read_back(told: list[list[str]], length: int, size: int) -> Int[np.ndarray, "n"]:
@@ -83,7 +110,8 @@ def _hmm(shape: str, size: int, seed: int) -> Pair:
     rng = np.random.default_rng(seed)
     states, _, symbols = shape.partition(":")
     chain = random_transitions(_number(states), rng)
-    return _sampled(hidden_markov(chain, _number(symbols), rng), hidden_markov(chain, _number(symbols), rng), size, rng)
+    source, target = (hidden_markov(chain, _number(symbols), rng) for _ in range(2))
+    return _sampled(source, target, size, rng, tied=True)
 
 
 def _unrelated(states: str, size: int, seed: int) -> Pair:
@@ -95,7 +123,7 @@ def _unrelated(states: str, size: int, seed: int) -> Pair:
 
 def _number(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
-        raise UserError(f"a number of states or symbols of 2 or more was needed, not {text!r}: such as hmm:8:32")
+        raise UserError(f"a number of states or symbols of 2 or more was needed, not {text!r}: such as hmm:8:32@5000")
     return int(text)
 
 
@@ -124,12 +152,12 @@ def _stories(names: str, size: int, seed: int) -> Pair:
     test, truth = story_test(source, target, TEST_STORIES, 3 * seed + 3)
     index = {word: i for i, word in enumerate(dict.fromkeys(word for text in truth for word in text))}
 
-    def score(translator: Translator) -> float:
+    def score(translator: Translator | Dictionary) -> float:
         told = [[index.get(word, -1) for word in text] for text in translator.translate_words(test)]
         known = [[index[word] for word in text] for text in truth]
         return similarity([np.array(text, np.int64) for text in told], [np.array(text, np.int64) for text in known])
 
-    return Pair((aligned[0], aligned[1]), (trained[0], trained[1]), score, 1.0, 0.0)
+    return Pair((aligned[0], aligned[1]), (trained[0], trained[1]), _deciphered(*aligned), score, 1.0, 0.0)
 
 
 PAIRS: dict[str, Callable[[str, int, int], Pair]] = {
@@ -142,6 +170,10 @@ PAIRS: dict[str, Callable[[str, int, int], Pair]] = {
 
 def build_pair(name: str, size: int, seed: int) -> Pair:
     """The pair of this name, such as markov:32, hmm:8:32, unrelated:32 or stories:en-de, with about `size` positions of
-    text on each side. Raises UserError where there is none of that name."""
+    text on each side; a name with a size of its own, such as markov:32@3000, keeps to that.
+
+    Raises UserError where there is none of that name.
+    """
     kind, _, shape = name.partition(":")
-    return choose(PAIRS, kind, "pair")(shape, size, seed)
+    shape, _, own = shape.partition("@")
+    return choose(PAIRS, kind, "pair")(shape, _number(own) if own else size, seed)

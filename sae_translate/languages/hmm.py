@@ -158,6 +158,12 @@ def expected_accuracy(
     return float((posterior * target.emissions[:, translated].T).sum(axis=1).mean())
 
 
+def joint_symbols(source: HiddenMarkov, target: HiddenMarkov) -> Float[np.ndarray, "source target"]:
+    """P(source symbol, target symbol) at one place of two languages that share their chain: all that a dictionary,
+    which sees no context, can know."""
+    return (source.emissions.T * stationary(source.transitions)) @ target.emissions
+
+
 def ceiling(source: HiddenMarkov, target: HiddenMarkov, symbols: Int[np.ndarray, "segments length"]) -> Ceiling:
     """Bayes ceiling and frequency baseline of translating these symbols; the two languages must share their chain."""
     posterior = beliefs(source, symbols).posterior

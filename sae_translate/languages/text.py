@@ -19,11 +19,12 @@ def one_item_per_position(items: Int[np.ndarray, "n"], size: int) -> sparse.csr_
     return sparse.csr_array((np.ones(len(columns), np.float32), columns, offsets), shape=(len(items), size))
 
 
-def corpus_of(texts: Sequence[Int[np.ndarray, "_"]], size: int) -> Corpus:
-    """A segment and a document for every text of items; a position whose item is negative stays empty."""
+def corpus_of(texts: Sequence[Sequence[str]], items: Sequence[str]) -> Corpus:
+    """A segment and a document for every text of words; the position of a word that is no item stays empty."""
+    index = {item: i for i, item in enumerate(items)}
     bounds = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
-    items = np.concatenate([*texts, np.empty(0, np.int64)]).astype(np.int64)
-    return Corpus(one_item_per_position(items, size), bounds, np.arange(len(texts)))
+    found = np.array([index.get(word, -1) for text in texts for word in text], dtype=np.int64)
+    return Corpus(one_item_per_position(found, len(index)), bounds, np.arange(len(texts)))
 
 
 def token_language(

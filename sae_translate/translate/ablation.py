@@ -32,9 +32,9 @@ class AblationConfig:
     """A grid of trainings."""
 
     pairs: tuple[str, ...]
-    "Language pairs, such as markov:32, hmm:8:32, stories:en-de."
+    "Language pairs, such as markov:32, hmm:8:32, stories:en-de, or with a size of its own, markov:32@3000."
     sizes: tuple[int, ...]
-    "Positions of text on each side."
+    "Positions of text on each side, of the pairs that have no size of their own."
     starts: tuple[str, ...] = ("alignment", "random")
     backbones: tuple[str, ...] = ("tagger",)
     losses: tuple[str, ...] = ("pseudo_parallel", "denoise", "back_translation", "adversarial")

@@ -80,10 +80,9 @@ class Translator:
         model: NgramModel | None = None,
     ) -> list[list[str]]:
         """Texts of words; a word that the vocabulary lacks is copied where the network says that it knows none."""
-        index = {item: i for i, item in enumerate(self.items[side])}
-        corpus = corpus_of([np.array([index.get(word, -1) for word in text]) for text in texts], len(index))
-        translated = self.translate(corpus, side, decoding, model)
-        missing = ([word for word in text if word not in index] for text in texts)
+        translated = self.translate(corpus_of(texts, self.items[side]), side, decoding, model)
+        known = set(self.items[side])
+        missing = ([word for word in text if word not in known] for text in texts)
         return [copy_unknown(words, UNKNOWN_WORD, lost) for words, lost in zip(translated, missing, strict=True)]
 
     def check_language(self, language: Language, side: int) -> None:
