@@ -125,6 +125,24 @@ def test_an_interrupted_training_resumes_to_the_same_bits(languages, alignment, 
         assert torch.equal(value, again.network.state_dict()[name]), name
 
 
+def test_bfloat16_learns_what_float32_does_to_its_own_precision(languages, alignment, trained):
+    config = replace(CONFIG, training=replace(SMALL, precision="bfloat16"))
+    _, seen = finished(train(*languages, alignment, config))
+    for name in ("denoise", "pseudo_parallel"):
+        assert seen[-1].losses[name] != trained[1][-1].losses[name]
+        assert seen[-1].losses[name] == pytest.approx(trained[1][-1].losses[name], rel=0.1, abs=0.05)
+    assert seen[-1].criterion.value == pytest.approx(trained[1][-1].criterion.value, abs=0.03)
+
+
+def test_true_translations_teach_a_network_whose_start_knows_nothing(languages, chains, test_text):
+    key = chains[1].emissions.argmax(1)[chains[0].emissions.argmax(0)]
+    texts = [language.corpus.matrix.indices.reshape(-1, 20) for language in languages]
+    paired = tuple(symbol_language(rule[text], SIZE, "truth").corpus
+                   for rule, text in zip((key, np.argsort(key)), texts, strict=True))  # fmt: skip
+    translator, _ = finished(train(*languages, None, replace(CONFIG, start="random"), paired=paired))
+    assert accuracy(translator, test_text) > 0.99
+
+
 def test_every_loss_of_some_weight_is_told_and_none_of_weight_nothing(languages, alignment):
     few = replace(CONFIG, training=replace(SMALL, steps=1, held_out=4))
     _, (step,) = finished(train(*languages, alignment, replace(few, losses=EVERYTHING)))
@@ -225,6 +243,15 @@ def test_what_does_not_fit_together_is_one_line(languages, alignment, trained):
     random = replace(CONFIG, start="random")
     with pytest.raises(UserError, match="the checkpoint does not fit languages of 15 and 16 items"):
         next(train(smaller, target, None, random, resume=state))
+
+
+def test_where_memory_runs_out_the_knobs_are_named(languages, alignment):
+    greedy = replace(CONFIG, training=replace(SMALL, batch_size=10**13))
+    with pytest.raises(UserError, match=r"out of memory at batch_size 10000000000000, max_length 20 and held_out 20: "
+                                        "lower batch_size and raise accumulate"):  # fmt: skip
+        next(train(*languages, alignment, greedy))
+    with pytest.raises(UserError, match="unknown precision 'float8': choose one of float32, bfloat16"):
+        next(train(*languages, alignment, replace(CONFIG, training=replace(SMALL, precision="float8"))))
 
 
 def test_a_backbone_that_writes_symbols_refuses_sets_of_items(languages, alignment):

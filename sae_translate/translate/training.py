@@ -4,7 +4,8 @@ The order of things follows Lample et al. 2018 (arXiv 1804.07755): start from a 
 learn from that. Every random draw is seeded by the step, so a step does the same whatever came before it.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
@@ -19,7 +20,7 @@ from sae_translate.align.alignment import Alignment
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.translate.adapters import AdapterSpec, Symbols, spec_of
 from sae_translate.translate.batches import Batch, batch_of, corrupt, short_segments
-from sae_translate.translate.config import TranslatorConfig
+from sae_translate.translate.config import TrainingConfig, TranslatorConfig
 from sae_translate.translate.criterion import Criterion, judge_network
 from sae_translate.translate.decoding import DecodingConfig, translate_batch
 from sae_translate.translate.lm import NgramModel, fit_ngrams
@@ -68,7 +69,7 @@ class Material:
     coupling: Float[np.ndarray, "source target"] | None
     "The alignment's, refined."
     pseudo: tuple[Corpus, Corpus] | None
-    "Each corpus in the other's language, where there is an alignment."
+    "Each corpus in the other's language, segment by segment, where there is an alignment or the truth was given."
     segments: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]
     "Segments to train on, the shortest first."
     held_out: tuple[Batch, Batch]
@@ -83,8 +84,9 @@ def prepare(
     specs: tuple[AdapterSpec, AdapterSpec],
     alignment: Alignment | None,
     config: TranslatorConfig,
+    paired: tuple[Corpus, Corpus] | None = None,
 ) -> Material:
-    """Split, count, and translate with the dictionary.
+    """Split, count, and translate with the dictionary, unless the true translations are given as `paired`.
 
     Raises UserError where a side has too few segments of at most `max_length`.
     """
@@ -103,10 +105,10 @@ def prepare(
         kept.append(rest[np.argsort(np.diff(language.corpus.segments)[rest], kind="stable")])
         models.append(fit_ngrams(texts_of(language.corpus, kept[-1]), len(language.items), config.lm_order))
     corpora, both = (languages[0].corpus, languages[1].corpus), (models[0], models[1])
-    coupling, pseudo = None, None
+    coupling, pseudo = None, paired
     if alignment is not None:
         coupling = refine(alignment.coupling, corpora, specs, both, config.lm_weight, config.refinements, training.seed)
-    if coupling is not None and config.losses.pseudo_parallel.is_used:
+    if coupling is not None and paired is None and config.losses.pseudo_parallel.is_used:
         rng = np.random.default_rng(training.seed) if config.drawn else None
         pseudo = pseudo_parallel(corpora, specs, coupling, both, config.lm_weight, rng)
     bigrams = None
@@ -122,12 +124,16 @@ def train(
     config: TranslatorConfig = TranslatorConfig(),  # noqa: B008  (frozen)
     modalities: tuple[str | None, str | None] = (None, None),
     resume: State | None = None,
+    paired: tuple[Corpus, Corpus] | None = None,
 ) -> Generator[Step, None, Translator]:
     """Train until the steps, the budget or the patience are used up; the translator of the best criterion.
 
     With `resume`, the state of an earlier step with the same languages and configuration, training goes on as if it had
-    never stopped. Raises UserError where a side is empty or too short, the backbone does not fit the modality, the
-    alignment or the state is of other vocabularies, or memory runs out.
+    never stopped. With `paired`, the true translation of every segment of the source and of the target, these take the
+    place of pseudo-parallel text: the supervised ceiling of the same network.
+
+    Raises UserError where a side is empty or too short, the backbone does not fit the modality, the alignment or the
+    state is of other vocabularies, or memory runs out.
     """
     languages = (source, target)
     if choose(STARTS, config.start, "start"):
@@ -136,7 +142,7 @@ def train(
         alignment = None
     choose(PRECISIONS, config.training.precision, "precision")
     specs = spec_of(source, modalities[0]), spec_of(target, modalities[1])
-    material = prepare(languages, specs, alignment, config)
+    material = prepare(languages, specs, alignment, config, paired)
     network = seeded_network(languages, specs, material.coupling, config)
     learner = Learner.fresh(network, config)
     record = {"step": 0, "best": -1.0, "best_step": 0, "looks": 0, "history": []}
@@ -146,18 +152,14 @@ def train(
         record = {**resume.record, "history": list(resume.record["history"])}
     began, total = monotonic(), config.training.steps
     while record["step"] < total and record["looks"] < config.training.patience:
-        try:
+        with knobs_of_memory(config.training):
             losses = learner.step(material, record["step"])
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"out of memory at batch_size {config.training.batch_size} and max_length "
-                f"{config.training.max_length}: lower one of them and raise accumulate ({error})"
-            ) from None
         record["step"] += 1
         over = 0 < config.training.budget < monotonic() - began
         criterion, is_best = None, False
         if record["step"] % config.training.evaluate_every == 0 or record["step"] == total or over:
-            criterion = judge_network(network, material.held_out, material.models, config.training.max_length)
+            with knobs_of_memory(config.training):
+                criterion = judge_network(network, material.held_out, material.models, config.training.max_length)
             is_best = criterion.value > record["best"]
             record["history"].append([record["step"], criterion.value])
             record["looks"] = 0 if is_best else record["looks"] + 1
@@ -171,6 +173,21 @@ def train(
     network.load_state_dict(best)
     items = source.items, target.items
     return Translator((source.name, target.name), items, specs, config, network.eval(), dict(record))
+
+
+@contextmanager
+def knobs_of_memory(training: TrainingConfig) -> Iterator[None]:
+    """Raises UserError, which says what to lower, where memory runs out inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory at batch_size {training.batch_size}, max_length {training.max_length} and held_out "
+            f"{training.held_out}: lower batch_size and raise accumulate, or lower one of the others "
+            f"({str(error).splitlines()[0]})"
+        ) from None
 
 
 def check_alignment(alignment: Alignment | None, languages: tuple[Language, Language]) -> None:
