@@ -7,6 +7,8 @@ library versions and number of threads), and any engine goes on with what anothe
 import contextlib
 import logging
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -203,6 +205,7 @@ def _on_ray(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: bool
     A worker that dies is replaced by Ray, and its shard computed again.
     """
     ray = _ray()
+    _knock(engine.ray_address)
     with begun(plan, out, overwrite, resume) as (folder, manifest):
         told = {
             index: shards.read_sidecar(folder, layout.shard_file(index), manifest.key)
@@ -253,7 +256,8 @@ def _cluster(ray: Any, engine: EngineConfig, plan: RecordingPlan) -> Iterator[tu
     try:
         ray.init(address=engine.ray_address, log_to_driver=False, logging_level="ERROR", **here)
     except ConnectionError as error:
-        raise UserError(f"no Ray cluster answers at {engine.ray_address}: {error}") from None
+        raise UserError(f"no Ray cluster answers at {engine.ray_address}: {error}; if it is there and asks for a "
+                        "token, set RAY_AUTH_MODE=token") from None  # fmt: skip
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         has = ray.cluster_resources()
@@ -266,6 +270,16 @@ def _cluster(ray: Any, engine: EngineConfig, plan: RecordingPlan) -> Iterator[tu
         yield min(engine.workers or room, room), need
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """A `UserError` where nothing listens at `host:port`, for which Ray itself would wait for minutes."""
+    if address and (told := re.fullmatch(r"(?:ray://)?(\S+):(\d+)", address)):
+        try:
+            socket.create_connection((told[1], int(told[2])), timeout=10).close()
+        except OSError as error:
+            raise UserError(f"no Ray cluster answers at {address} ({error.strerror or error}): give the address that "
+                            "`ray start --head` told") from None  # fmt: skip
 
 
 def _cpus(engine: EngineConfig, threads: int) -> int:

@@ -2,13 +2,15 @@
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from activation_cache import examples, shards
+from activation_cache import examples, layout, shards
+from activation_cache.places import Place, place
 from activation_cache.plan import RecordingPlan, bytes_of
-from activation_cache.record import compute_shard, gathered
+from activation_cache.record import compute_shard, gathered, same_recording
 
 ENOUGH = 2.0
 "Seconds of computing from which the rest is extrapolated."
@@ -30,10 +32,12 @@ class Estimate:
     "Seconds to finish the statistics."
     n_tokens: int
     n_shards: int
+    n_there: int = 0
+    "Tokens on disk already, which are gathered again and not computed."
 
     def seconds(self, engine: str, workers: int = 1) -> float:
         """How long it takes with this engine; more workers than shards do not help."""
-        compute = self.n_tokens * self.per_token
+        compute = (self.n_tokens - self.n_there) * self.per_token
         gather = self.n_tokens * self.gather_per_token + self.finish
         if engine == "local":
             return compute + gather
@@ -41,10 +45,23 @@ class Estimate:
         return compute * share + gather + (RAY_SECONDS if engine == "ray" else 0.0)
 
 
-def estimate(plan: RecordingPlan, clock: Callable[[], float] = time.perf_counter) -> Estimate:
+def tokens_there(plan: RecordingPlan, out: str | os.PathLike | Place) -> int:
+    """Tokens of this recording that `out` holds already. Errors: a `UserError` where it holds another."""
+    folder = place(out)
+    if not (folder / layout.MANIFEST).is_file():
+        return 0
+    key = same_recording(plan, folder).key
+    found = (shards.read_sidecar(folder, layout.shard_file(i), key) for i in range(plan.manifest.n_shards))
+    return sum(sidecar.n_tokens for sidecar in found if sidecar is not None)
+
+
+def estimate(
+    plan: RecordingPlan, n_there: int = 0, clock: Callable[[], float] = time.perf_counter
+) -> Estimate:
     """Compute growing pieces from the middle of the recording until one took long enough, and extrapolate from it.
 
-    Nothing is written. Writing is not in it: it hides behind nothing, but is small next to any model's forward.
+    `n_there`: tokens on disk already. Nothing is written. Writing is not in it: it hides behind nothing, but is small
+    next to any model's forward.
     """
     manifest = plan.manifest
     n_contexts = min(manifest.batch_size, manifest.contexts_per_shard, manifest.n_contexts)
@@ -75,4 +92,5 @@ def estimate(plan: RecordingPlan, clock: Callable[[], float] = time.perf_counter
         clock() - began,
         manifest.n_tokens,
         manifest.n_shards,
+        n_there,
     )

@@ -3,7 +3,12 @@
 import functools
 import importlib.util
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -163,8 +168,6 @@ def test_an_unknown_engine_and_idle_options_are_refused(undisturbed, tmp_path):
 
 
 def test_ray_that_is_not_installed_is_asked_for(undisturbed, tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray.data", None)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'sae-translate\[ray\]'"):
@@ -187,3 +190,38 @@ def test_ray_workers_one_killed_half_way_continue_what_was_broken_off_to_the_sam
     assert [step.kept for step in steps] == [True] + [False] * (plan.manifest.n_shards - 1)
     assert steps[-1].n_tokens == plan.manifest.n_tokens
     assert killing.content(tmp_path / "c") == expected
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of this machine that is there already: its address as it tells it, and its process."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it is "token" where its user has one
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats",
+               "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=4", "--include-dashboard=false",
+               "--object-store-memory=100000000"]  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # the paths of its sockets must be short
+        child = subprocess.Popen([*command, f"--temp-dir={folder}"], stdout=subprocess.PIPE, text=True,
+                                 start_new_session=True)  # fmt: skip
+        told = (re.search(r"--address='(\S+)'", line) for line in child.stdout)
+        yield next(found[1] for found in told if found), child
+        os.killpg(child.pid, signal.SIGKILL)  # its processes are a group of their own; to end by itself takes it longer
+        child.wait()
+
+
+@needs_ray
+def test_a_ray_cluster_that_is_there_is_joined_by_its_address_and_left_there(undisturbed, tmp_path, cluster):
+    plan, expected = undisturbed
+    address, child = cluster
+    steps = list(record_with(EngineConfig("ray", workers=2, ray_address=address), plan, tmp_path / "c"))
+    assert steps[-1].n_tokens == plan.manifest.n_tokens and killing.content(tmp_path / "c") == expected
+    assert child.poll() is None
+
+
+@needs_ray
+def test_an_address_where_no_ray_cluster_answers_is_told(undisturbed, tmp_path):
+    with pytest.raises(UserError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        list(record_with(EngineConfig("ray", ray_address="127.0.0.1:1"), undisturbed[0], tmp_path / "c"))
+    assert not (tmp_path / "c").exists()

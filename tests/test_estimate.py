@@ -8,7 +8,8 @@ import pytest
 
 from activation_cache import estimate as estimating
 from activation_cache import layout
-from activation_cache.estimate import Estimate, estimate
+from activation_cache.errors import UserError
+from activation_cache.estimate import Estimate, estimate, tokens_there
 from activation_cache.record import record
 from activation_cache.shards import ActivationCache
 
@@ -59,6 +60,20 @@ def test_the_time_is_that_of_a_piece_in_proportion(plan, monkeypatch):
     found = estimate(plan, clock=lambda: now[0])
     assert found.per_token == pytest.approx(1 / 100) and found.gather_per_token == found.finish == 0
     assert found.seconds("local") == pytest.approx(plan.manifest.n_tokens / 100)
+
+
+def test_what_is_there_already_is_not_computed_again(plan, tmp_path):
+    assert tokens_there(plan, tmp_path / "c") == 0
+    steps = record(plan, tmp_path / "c")
+    n = [next(steps).n_tokens for _ in range(2)][-1]
+    steps.close()
+    assert tokens_there(plan, tmp_path / "c") == n
+    found = Estimate(0, per_token=2.0, gather_per_token=0.5, finish=3.0, n_tokens=100, n_shards=10, n_there=40)
+    assert found.seconds("local") == 60 * 2 + 53
+    other = dataclasses.replace(plan.manifest, seed=1)
+    other = dataclasses.replace(other, key=layout.run_key(other))
+    with pytest.raises(UserError, match="differs in seed"):
+        tokens_there(dataclasses.replace(plan, manifest=other), tmp_path / "c")
 
 
 def test_workers_share_the_shards_but_not_the_gathering():

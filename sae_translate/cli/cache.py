@@ -90,7 +90,7 @@ def run(
         print_plan(plan, out)
     if not dry_run:
         record_with_progress(plan, out, overwrite, resume, quiet=as_json or not first, engine=chosen_engine)
-    told = estimated(plan, quiet=as_json) if dry_run and first else {}
+    told = estimated(plan, out if resume else None, quiet=as_json) if dry_run and first else {}
     if first and as_json:
         print(json.dumps(described(plan, out, dry_run) | told))
 
@@ -140,11 +140,14 @@ ESTIMATED = (("local", 1), *((engine, workers) for engine in ("torchrun", "ray")
 "Engines and numbers of machines or GPUs for which a dry run says how long it would take."
 
 
-def estimated(plan: "RecordingPlan", quiet: bool = False) -> dict:
-    """Bytes and seconds by engine and number of workers, from a little of the recording done now."""
-    from activation_cache.estimate import estimate
+def estimated(plan: "RecordingPlan", out: Path | str | None = None, quiet: bool = False) -> dict:
+    """Bytes and seconds by engine and number of workers, from a little of the recording done now.
 
-    found = estimate(plan)
+    What `out` holds of it already counts as done.
+    """
+    from activation_cache.estimate import estimate, tokens_there
+
+    found = estimate(plan, tokens_there(plan, out) if out is not None else 0)
     seconds: dict[str, dict[str, float]] = {}
     for engine, workers in ESTIMATED:
         seconds.setdefault(engine, {})[str(workers)] = round(found.seconds(engine, workers), 1)
