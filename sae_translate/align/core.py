@@ -87,15 +87,8 @@ class Core:
 def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
     """The heaviest items of a language with their joint statistics; `UserError` where the text is too short."""
     shared = share_positions(language.corpus.matrix)
-    counts = np.asarray(shared.sum(axis=0, dtype=np.float64)).ravel()
-    enough = np.flatnonzero(counts >= config.min_count)
-    if len(enough) < 2:
-        raise UserError(
-            f"too little text to decipher: {language.name} has {language.corpus.n_positions:,} positions, in which "
-            f"{len(enough)} of {len(counts):,} items occur {config.min_count:g} times or more, and 2 are needed; "
-            "give more text or lower min_count"
-        )
-    items = enough[np.argsort(-counts[enough], kind="stable")][:size]
+    enough, counts = heaviest(language, shared, config.min_count)
+    items = enough[:size]
     other = bool(language.corpus.n_positions - counts[items].sum() > config.min_count)
     folded = fold(shared, items, other)
     joint = torch.stack([_joint(folded, language, lag, config) for lag in config.lags])
@@ -104,6 +97,22 @@ def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
     n_pairs = tuple(float(np.maximum(lengths - lag, 0).sum()) * single for lag in config.lags)
     local = _local(folded, language, joint, config)
     return Core(items, other, folded, joint, len(enough) - len(items), n_pairs, local)
+
+
+def heaviest(
+    language: Language, shared: sparse.csr_array, min_count: float
+) -> tuple[Int[np.ndarray, "enough"], Float[np.ndarray, "items"]]:
+    """Items that hold enough positions, heaviest first, and how many every item holds; `UserError` where fewer than two
+    do. `shared` is what the positions hold, each summing to 1."""
+    counts = np.asarray(shared.sum(axis=0, dtype=np.float64)).ravel()
+    enough = np.flatnonzero(counts >= min_count)
+    if len(enough) < 2:
+        raise UserError(
+            f"too little text to decipher: {language.name} has {language.corpus.n_positions:,} positions, in which "
+            f"{len(enough)} of {len(counts):,} items occur {min_count:g} times or more, and 2 are needed; "
+            "give more text or lower min_count"
+        )
+    return enough[np.argsort(-counts[enough], kind="stable")], counts
 
 
 def _joint(folded: sparse.csr_array, language: Language, lag: int, config: DecipherConfig) -> Float[Tensor, "n n"]:

@@ -1,0 +1,254 @@
+"""Words translated by the company they keep: self-learning on contexts, from a small deciphered core outwards.
+
+Decipherment asks that one language's co-occurrence be the other's seen through an emission. Between two natural
+languages it never is, as their word orders differ, and the likelihood then bends the dictionary: started at the truth,
+it leaves it (reports/decipherment.md). What survives is which contexts an item prefers. So every item's log odds with
+context words, before it, behind it, and in the same segment at any distance, are carried over by the dictionary found
+so far, and the dictionary is chosen anew by CSLS, in both directions, as self-learning does with vectors (Artetxe et
+al. 2018, arXiv 1805.06297, section 3.3).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_translate.align.alignment import Alignment, NullVerdict
+from sae_translate.align.core import DecipherConfig, core_of, heaviest, smooth, start_emission
+from sae_translate.align.emission import TINY, maximise
+from sae_translate.align.grow import profiles
+from sae_translate.align.null import backwards
+from sae_translate.align.retrieval import largest, mutual_pairs, unit
+from sae_translate.align.statistics import fold, share_positions
+from sae_translate.languages.language import Language
+
+NEAREST = 10
+"Neighbours that CSLS takes the mean of."
+SHARPNESS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0)
+"Factors of CSLS in the softmax that are chosen from."
+
+
+@dataclass(frozen=True)
+class ContextsConfig:
+    """Knobs of `align_contexts`."""
+
+    lags: tuple[int, ...] = (1, 2, 3)
+    "Distances at which a context is told apart, before and behind."
+    window: int = 40
+    "Contexts no further off than this, in one segment, count together once more, whatever their distance; 0: not."
+    max_items: int = 10_000
+    "How many of the heaviest items of each side are aligned; memory is some four arrays of this squared."
+    contexts: int = 1000
+    "How many of the heaviest are contexts, by which items are told."
+    core: int = 300
+    "How many of the heaviest are deciphered first."
+    steps: int = 12
+    "Times that the dictionary is chosen anew."
+    trial_lags: tuple[tuple[int, ...], tuple[int, ...]] = ((1, 3, 5), (2, 4, 6))
+    "Lags of the verdict's two dictionaries, which share no evidence."
+    null_surrogates: int = 1
+    "Surrogates of the target against which the result is judged; 0 gives no verdict."
+    margin: float = 0.1
+    "Share of items on which the verdict's two dictionaries must agree beyond what they do with the best surrogate."
+    decipher: DecipherConfig = field(default_factory=lambda: DecipherConfig(min_count=5.0))
+    "How the core is deciphered; its min_count holds for all items, its lags for the core."
+    seed: int = 0
+    "Seeds the starts."
+    device: str = "cpu"
+    "Where the products of matrices are done."
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The items of a language and what stands around them."""
+
+    items: Int[np.ndarray, "n"]
+    "Indices in the language's vocabulary, heaviest first."
+    frequency: Float[Tensor, "n"]
+    "Share of the positions."
+    odds: Float[Tensor, "bins n k"]
+    "Log odds with every context against independence; a bin is a lag and direction, or the window."
+
+    def turned(self, bins: Int[Tensor, "chosen"]) -> "Contexts":
+        """These bins alone, in this order."""
+        return replace(self, odds=self.odds[bins])
+
+
+def contexts_of(language: Language, lags: tuple[int, ...], window: int, config: ContextsConfig) -> Contexts:
+    """The heaviest items of a language with their log odds, one added to every count; bins are each lag ahead, then
+    each lag behind, then the window. `UserError` where fewer than two items occur often enough."""
+    whole = share_positions(language.corpus.matrix)
+    items = heaviest(language, whole, config.decipher.min_count)[0][: config.max_items]
+    shared = fold(whole, items, False)
+    segments, known = language.corpus.segments, shared[:, : config.contexts]
+    near = profiles(shared, known, segments, lags)
+    bins = [*near[::2], *near[1::2]]
+    if window:
+        reach = min(window, int(np.diff(segments).max()) - 1)
+        bins.append(sum(profiles(shared, known, segments, tuple(range(1, reach + 1)))))
+    odds = []
+    for pairs in bins:
+        count = torch.from_numpy(pairs.toarray()).to(config.device, torch.float32)
+        total = count.sum().clamp_min(1)
+        odds.append(((count + 1) / (count.sum(1, keepdim=True) * count.sum(0) / total + 1)).log())
+    frequency = torch.from_numpy(np.asarray(shared.mean(axis=0), dtype=np.float32)).to(config.device)
+    return Contexts(items, frequency, torch.stack(odds))
+
+
+def nearness(source: Float[Tensor, "bins n k"], target: Float[Tensor, "bins m k"]) -> Float[Tensor, "n m"]:
+    """CSLS of every pair, over all bins together."""
+    x, y = (unit(side.transpose(0, 1).flatten(1)) for side in (source, target))
+    cosine = x @ y.T
+    of_source, of_target = (largest(side, min(NEAREST, side.shape[1]))[0].mean(1) for side in (cosine, cosine.T))
+    return cosine.mul_(2).sub_(of_source[:, None]).sub_(of_target)
+
+
+def scored(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"]) -> Float[Tensor, "n m"]:
+    """CSLS in the contexts of either side, the other's carried there by the dictionary; their mean."""
+    back = (dictionary / dictionary.sum(0).clamp_min(TINY)).T
+    there = dictionary / dictionary.sum(1, keepdim=True).clamp_min(TINY)
+    return (nearness(source.odds, target.odds @ back) + nearness(source.odds @ there, target.odds)) / 2
+
+
+def chosen(scores: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Every source's best target and every target's best source, once each; twice where mutual."""
+    dictionary = torch.zeros_like(scores)
+    dictionary.scatter_(1, scores.argmax(1, keepdim=True), 1.0)
+    return dictionary.scatter_add_(0, scores.argmax(0, keepdim=True), torch.ones_like(scores[:1]))
+
+
+def deciphered(source: Language, target: Language, config: DecipherConfig, back: bool) -> Float[Tensor, "k l"]:
+    """Joint weight of the heaviest items of either side by decipherment, the target read backwards if so asked."""
+    cipher, plain = core_of(source, config.max_source_core, config), core_of(target, config.max_target_core, config)
+    plain = backwards(plain) if back else plain
+    start = start_emission(cipher, plain, config, torch.Generator().manual_seed(config.seed))
+    fit = maximise(cipher.joint, smooth(plain).joint, start, config.iterations, config.tolerance, weights=cipher.local)
+    return (plain.frequency[:, None] * fit.emission).T[: len(cipher.items), : len(plain.items)]
+
+
+def learnt(
+    source: Contexts,
+    target: Contexts,
+    core: Float[Tensor, "k l"],
+    steps: int,
+    report: Callable[[int], None] = lambda step: None,
+) -> tuple[Float[Tensor, "n m"], Float[Tensor, "contexts others"]]:
+    """Scores after so many steps of self-learning from a core's joint weights, and the dictionary that they rest on."""
+    dictionary = core.new_zeros(source.odds.shape[2], target.odds.shape[2])
+    core = core[: len(dictionary), : dictionary.shape[1]]
+    dictionary[: len(core), : core.shape[1]] = core
+    for step in range(steps - 1):
+        dictionary = chosen(scored(source, target, dictionary))[: len(dictionary), : dictionary.shape[1]]
+        report(step + 1)
+    return scored(source, target, dictionary), dictionary
+
+
+def align_contexts(
+    source: Language,
+    target: Language,
+    config: ContextsConfig = ContextsConfig(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Alignment:
+    """Translate every word of `source` into `target` from text alone, however their word orders differ.
+
+    For languages of words; of SAE latents, which are functions of single tokens, `decipher` is the better reader. The
+    coupling is dense, source x target. Bit-reproducible by `config.seed`. Raises `UserError` where there is too little
+    text.
+    """
+    began = perf_counter()
+    deciphering = replace(
+        config.decipher, max_source_core=config.core, max_target_core=config.core, seed=config.seed,
+        device=config.device,
+    )  # fmt: skip
+
+    def report(step: int) -> None:
+        if progress is not None:
+            progress("contexts", step, config.steps)
+
+    first, second = (contexts_of(side, config.lags, config.window, config) for side in (source, target))
+    scores, dictionary = learnt(first, second, deciphered(source, target, deciphering, False), config.steps, report)
+    views = split(first, second, dictionary, len(config.lags))
+    sharpness = max(SHARPNESS, key=lambda factor: expected(views, factor))
+    verdict = judge_contexts(source, target, config, deciphering) if config.null_surrogates else None
+    best = scores.argmax(1, keepdim=True)
+    trust = sum((sharpness * view).softmax(1).gather(1, best) for view in views) / 2
+    confidence, coupling = np.zeros(len(source.items), np.float32), np.zeros(
+        (len(source.items), len(target.items)), np.float32)  # fmt: skip
+    confidence[first.items] = trust[:, 0].cpu().numpy() * float(verdict is None or verdict.believed)
+    plan = (sharpness * scores).softmax(1) * first.frequency[:, None]
+    coupling[np.ix_(first.items, second.items)] = (plan / plan.sum()).cpu().numpy()
+    return Alignment(
+        source_items=source.items,
+        target_items=target.items,
+        coupling=coupling,
+        objective=float(scores.max(1).values.mean()),
+        confidence=confidence,
+        verdict=verdict,
+        record={
+            "method": "contexts",
+            "config": asdict(config),
+            "source": {"name": source.name, "positions": source.corpus.n_positions, "items": len(first.items)},
+            "target": {"name": target.name, "positions": target.corpus.n_positions, "items": len(second.items)},
+            "sharpness": sharpness,
+            "seconds": perf_counter() - began,
+        },
+    )
+
+
+def split(
+    source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"], n_lags: int
+) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
+    """Scores by what stands ahead alone and by what stands behind alone."""
+    ahead = torch.arange(n_lags, device=source.odds.device)
+    first, second = (
+        scored(source.turned(bins), target.turned(bins), dictionary) for bins in (ahead, ahead + n_lags)
+    )
+    return first, second
+
+
+def expected(views: tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]], sharpness: float) -> float:
+    """Mean log chance that either view's softmax gives the mutual choices of the other."""
+    found = 0.0
+    for one, other in (views, views[::-1]):
+        best = one.argmax(1)
+        rows = mutual_pairs(best, one.argmax(0)).nonzero().flatten()
+        found += float((sharpness * other[rows]).log_softmax(1).gather(1, best[rows, None]).mean())
+    return found
+
+
+def judge_contexts(
+    source: Language, target: Language, config: ContextsConfig, deciphering: DecipherConfig
+) -> NullVerdict:
+    """Two dictionaries are made of lags that they do not share; the share of items on which they agree is set against
+    the same with the target read backwards, which has the same counts and the same information at every lag."""
+    small = replace(config, max_items=config.core, contexts=config.core)
+    trials = [
+        (
+            *(contexts_of(side, lags, 0, small) for side in (source, target)),
+            replace(deciphering, lags=lags, far_lag=0), len(lags),
+        )
+        for lags in config.trial_lags
+    ]  # fmt: skip
+
+    def agreement(back: bool, seed: int) -> float:
+        found = []
+        for number, (first, second, knobs, n_lags) in enumerate(trials):
+            start = deciphered(source, target, replace(knobs, seed=seed + number), back)
+            turn = torch.arange(2 * n_lags, device=second.odds.device).roll(n_lags if back else 0)
+            found.append(learnt(first, second.turned(turn), start, config.steps)[0])
+        both = [scores.argmax(1) for scores in found]
+        return float((both[0] == both[1]).float().mean())
+
+    objective = agreement(False, config.seed)
+    null = tuple(agreement(True, config.seed + 2 * number) for number in range(config.null_surrogates))
+    threshold = max(null) + config.margin
+    believed = objective > threshold
+    reason = (
+        f"two dictionaries from distances that they do not share agree on {objective:.1%} of the items, on "
+        f"{max(null):.1%} with the target read backwards, and more than {threshold:.1%} was asked for: "
+    ) + ("the two languages share their structure" if believed else "no shared structure found, so no answer is given")
+    return NullVerdict(objective, null, threshold, believed, reason, {"margin": objective - max(null)})
