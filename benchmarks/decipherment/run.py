@@ -10,6 +10,7 @@ is that token's share); the paired ceiling always answers with it.
 
 import argparse
 import json
+import resource
 import sys
 import time
 from dataclasses import asdict, replace
@@ -146,7 +147,8 @@ def measure(name: str, source: Language, target: Language, gold: Gold, config: D
         "target_positions": target.corpus.n_positions, "explained_information": alignment.objective,
         "believed": verdict.believed, "unseen_lags": verdict.objective, "null": list(verdict.null),
         "threshold": verdict.threshold, "evidence": verdict.evidence, "steps": alignment.record["steps"],
-        "cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall, **gold.score(alignment),
+        "cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, **gold.score(alignment),
     }  # fmt: skip
     print(
         f"{name:42s} seed {config.seed}  explained {row['explained_information']:.3f}  unseen {row['unseen_lags']:.3f} "
@@ -164,8 +166,8 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
     lines = [
         "| case | seeds | explained information | at unseen lags | backwards (null) | believed "
         "| P@1, precision > 0.7 | > 0.5 | > 0.3 | all live | > 0.5, answered "
-        "| share of paired mass | confidence | ECE | CPU s |",
-        "|" + "---|" * 15,
+        "| share of paired mass | confidence | ECE | CPU s | peak GiB |",
+        "|" + "---|" * 16,
     ]
     for case in dict.fromkeys(row["case"] for row in rows):
         group = [row for row in rows if row["case"] == case]
@@ -182,6 +184,7 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
                 mean(lambda row: row["precision>0.5"].get("p_at_1_answered", row["precision>0.5"]["p_at_1"])),
                 mean(lambda row: row["share_of_paired_mass"]), mean(lambda row: row["confidence"]["mean"]),
                 mean(lambda row: row["confidence"]["ece"]), mean(lambda row: row["cpu_seconds"]),
+                mean(lambda row: row["peak_gib"]) if all("peak_gib" in row for row in group) else "",
             ]) + " |"
         )  # fmt: skip
     n = {f: rows[0][f"precision>{f}"]["n"] for f in ("0.7", "0.5", "0.3", "0")}
