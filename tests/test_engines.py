@@ -213,10 +213,15 @@ def cluster(monkeypatch):
 
 @needs_ray
 def test_a_ray_cluster_that_is_there_is_joined_by_its_address_and_left_there(undisturbed, tmp_path, cluster):
-    plan, expected = undisturbed
-    address, child = cluster
-    steps = list(record_with(EngineConfig("ray", workers=2, ray_address=address), plan, tmp_path / "c"))
-    assert steps[-1].n_tokens == plan.manifest.n_tokens and killing.content(tmp_path / "c") == expected
+    """By the command, in a process of its own: Ray remembers how the clusters before authenticated."""
+    (plan, expected), (address, child) = undisturbed, cluster
+    of = plan.manifest
+    smaller = "from activation_cache import plan; plan.TOKENS_PER_SHARD = 160; from sae_translate.cli import __main__"
+    subprocess.run([
+        sys.executable, "-c", smaller, "cache", "--model", of.model, "--sae", of.saes[0].source, "--activations",
+        "--dataset", of.dataset, "--out", tmp_path / "c", "--engine", "ray", "--ray-address", address, "--workers", "2",
+    ], check=True)  # fmt: skip
+    assert killing.content(tmp_path / "c") == expected
     assert child.poll() is None
 
 
