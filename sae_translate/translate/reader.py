@@ -32,18 +32,22 @@ class ReaderConfig:
 
     rounds: int = 4
     "How often it is taught, each time by what it told before."
-    reach: int = 1
-    "Neighbours on either side that it looks at beside the position itself."
+    reach: int = 0
+    """Neighbours on either side that it looks at beside the position itself. What neighbours hold, the language model
+    has looked at already, and got its labels wrong by: they help where positions say little of their own item."""
     candidates: int = 10
     "Targets of a position that the language model chooses from."
     lm_weight: float = 1.0
     "What a language model's log probability counts against the reader's."
     held_out: float = 0.25
-    "Share of the segments that set the temperature alone."
+    "Share of the segments that set ridge and temperature alone."
+    judged: int = 4000
+    "Most positions of those that are looked at."
     prior_count: float = 2.0
     "Positions at the overall mean that every target item is believed to have been seen at beforehand."
-    ridge: float = 1e-3
-    "Added to the within-class covariance, as a share of every feature's mean square."
+    ridges: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    """Added to the within-class covariance, as a share of every feature's mean square; the one is taken under which
+    held-out labels are likeliest."""
     seed: int = 0
     "Which segments are held out."
 
@@ -66,7 +70,7 @@ class Reader:
         """log P(item, features), up to what is the same for all items of a position."""
         return self._scores(windows(features, segments, around(self.reach)))
 
-    def _scores(self, whole: Features) -> Float[np.ndarray, "n items"]:
+    def _scores(self, whole: Float[np.ndarray, "n wide"] | sparse.csr_array) -> Float[np.ndarray, "n items"]:
         return self.temperature * (whole @ self.weight + self.bias) + self.log_prior
 
     def __call__(
@@ -76,14 +80,16 @@ class Reader:
         whole, cuts, best, likely = windows(features, segments, around(self.reach)), segments[1:-1], [], []
         for begin in range(0, whole.shape[0], BLOCK):
             scores = self._scores(whole[begin : begin + BLOCK])
-            top = np.argsort(-scores, axis=1, kind="stable")[:, : self.candidates]
+            top = np.argpartition(-scores, min(self.candidates, scores.shape[1]) - 1, axis=1)[:, : self.candidates]
             best.append(top)
             likely.append(np.take_along_axis(scores, top, axis=1) - self.lm_weight * self.log_prior[top])
         parts = np.split(np.concatenate(best), cuts), np.split(np.concatenate(likely), cuts)
         return np.concatenate(decode_positions(*parts, model, self.lm_weight))
 
 
-def windows(features: Features, segments: Int[np.ndarray, "bounds"], offsets: Sequence[int]) -> Features:
+def windows(
+    features: Features, segments: Int[np.ndarray, "bounds"], offsets: Sequence[int]
+) -> Float[np.ndarray, "n wide"] | sparse.csr_array:
     """The features so many positions after every position, side by side; 0 beyond the ends of its segment."""
     n = features.shape[0]
     segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
@@ -101,40 +107,57 @@ def around(reach: int) -> range:
     return range(-reach, reach + 1)
 
 
-def dense(products: Float[np.ndarray, "n d"] | sparse.csr_array) -> Float[np.ndarray, "n d"]:
+def dense(products: Float[np.ndarray, "n d"] | sparse.sparray) -> Float[np.ndarray, "n d"]:
     return (products.toarray() if sparse.issparse(products) else products).astype(np.float64)
 
 
-def discriminant(
-    features: Features, labels: Int[np.ndarray, "n"], size: int, prior_count: float, ridge: float
-) -> tuple[Float[np.ndarray, "d items"], Float[np.ndarray, "items"]]:
-    """Weight and bias of log N(features; mean of the item, covariance common to all) (Fisher's linear discriminant).
+@dataclass(frozen=True)
+class Moments:
+    """What a discriminant is made of: how features lie around the mean of every item."""
 
-    Positions of a negative label are left out; so is what is the same for all items.
-    """
+    mean: Float[np.ndarray, "items d"]
+    within: Float[np.ndarray, "d d"]
+    "Covariance common to all items."
+    square: Float[np.ndarray, "d"]
+    "Mean square of every feature."
+
+
+def moments_of(
+    features: Float[np.ndarray, "n d"] | sparse.csr_array,
+    labels: Int[np.ndarray, "n"],
+    size: int,
+    prior_count: float = 0.0,
+) -> Moments:
+    """Moments of positions by their label, each item's mean drawn towards that of all by `prior_count` positions;
+    positions of a negative label are left out."""
     told = np.flatnonzero(labels >= 0)
     features, member = features[told], one_item_per_position(labels[told], size)
-    count = np.asarray(member.sum(axis=0), np.float64)
-    total, square = dense(member.T @ features), dense(features.T @ features)
-    mean = (total + prior_count * total.sum(axis=0) / len(told)) / (count + prior_count)[:, None]
-    within = (square - (total / np.maximum(count, 1)[:, None]).T @ total) / len(told)
-    within[np.diag_indices_from(within)] += ridge * square.diagonal() / len(told) + 1e-12
-    weight = np.linalg.solve(within, mean.T)
-    return weight.astype(np.float32), (-0.5 * (weight * mean.T).sum(axis=0)).astype(np.float32)
+    count = np.asarray(member.sum(axis=0), np.float64)[:, None]
+    total, square = dense(member.T @ features), dense(features.T @ features) / len(told)
+    mean = (total + prior_count * total.sum(axis=0) / len(told)) / np.maximum(count + prior_count, 1e-12)
+    within = square - (total / np.maximum(count, 1)).T @ total / len(told)
+    return Moments(mean, within, square.diagonal())
+
+
+def discriminant(moments: Moments, ridge: float) -> tuple[Float[np.ndarray, "d items"], Float[np.ndarray, "items"]]:
+    """Weight and bias of log N(features; mean of the item, common covariance) (Fisher's linear discriminant), up to
+    what is the same for all items."""
+    within = moments.within + np.diag(ridge * moments.square + 1e-12)
+    weight = np.linalg.solve(within, moments.mean.T)
+    return weight.astype(np.float32), (-0.5 * (weight * moments.mean.T).sum(axis=0)).astype(np.float32)
 
 
 def fitted_temperature(
     scores: Float[np.ndarray, "n items"], log_prior: Float[np.ndarray, "items"], labels: Int[np.ndarray, "n"]
-) -> float:
-    """The multiple of the scores under which these labels are likeliest; from 0.01 to 3."""
-    kept = np.flatnonzero(labels >= 0)
-    scores, labels = scores[kept], labels[kept]
+) -> tuple[float, float]:
+    """The multiple of the scores under which these labels are likeliest, from 0.0001 to 3, and their log likelihood."""
 
     def surprise(log_temperature: float) -> float:
         told = log_softmax(np.exp(log_temperature) * scores + log_prior, axis=1)
         return -float(told[np.arange(len(labels)), labels].mean())
 
-    return float(np.exp(minimize_scalar(surprise, bounds=(np.log(0.01), np.log(3)), method="bounded").x))
+    found = minimize_scalar(surprise, bounds=(np.log(1e-4), np.log(3)), method="bounded", options={"xatol": 0.02})
+    return float(np.exp(found.x)), -float(found.fun)
 
 
 def teach_reader(
@@ -158,13 +181,19 @@ def teach_reader(
             f"a reader needs two segments in which the dictionary tells an item, one to hold out, and there are "
             f"{len(usable)}: give more text or a fuller dictionary"
         )
-    drawn = np.random.default_rng(config.seed).permutation(usable)
+    rng = np.random.default_rng(config.seed)
+    drawn = rng.permutation(usable)
     apart = np.isin(segment, drawn[: max(1, int(config.held_out * len(drawn)))])
     log_prior = np.log((counts + 0.5) / (counts + 0.5).sum()).astype(np.float32)
     whole, readers = windows(features, segments, around(config.reach)), []
     for number in range(config.rounds):
-        weight, bias = discriminant(whole[~apart], told[~apart], model.size, config.prior_count, config.ridge)
-        temperature = fitted_temperature(whole[apart] @ weight + bias, log_prior, told[apart])
+        judged = rng.permutation(np.flatnonzero(apart & (told >= 0)))[: config.judged]
+        moments = moments_of(whole[~apart], told[~apart], model.size, config.prior_count)
+        tried = []
+        for ridge in config.ridges:
+            weight, bias = discriminant(moments, ridge)
+            tried.append((weight, bias, *fitted_temperature(whole[judged] @ weight + bias, log_prior, told[judged])))
+        weight, bias, temperature, _ = max(tried, key=lambda one: one[-1])
         readers.append(
             Reader(weight, bias, temperature, log_prior, config.reach, config.candidates, config.lm_weight)
         )
