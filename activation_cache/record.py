@@ -362,10 +362,10 @@ def _forward(plan: RecordingPlan, offsets: np.ndarray, batch: np.ndarray) -> dic
         fed[row, lead : lead + length] = plan.contexts.tokens[offsets[context] : offsets[context] + length]
         there[row, lead : lead + length] = True
     values = plan.model.activations(torch.from_numpy(fed).to(plan.model.device), manifest.hook_names)
-    mask = torch.from_numpy(there).to(plan.model.device)
+    recorded = None if there.all() else torch.from_numpy(np.flatnonzero(there)).to(plan.model.device)
     out = {}
     for name, value in values.items():
-        value = value.flatten(0, 1) if there.all() else value[mask]
+        value = value.flatten(0, 1) if recorded is None else value.flatten(0, 1)[recorded]
         tap = plan.model.tap_of(name)
         out[name] = value - value.mean(-1, keepdim=True) if manifest.centered and tap and tap.residual else value
     return out
