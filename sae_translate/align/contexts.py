@@ -22,14 +22,14 @@ from sae_translate.align.core import DecipherConfig, core_of, heaviest, smooth, 
 from sae_translate.align.emission import TINY, maximise
 from sae_translate.align.grow import profiles
 from sae_translate.align.null import backwards
-from sae_translate.align.retrieval import largest, mutual_pairs, unit
+from sae_translate.align.retrieval import largest, unit
 from sae_translate.align.statistics import fold, share_positions
 from sae_translate.languages.language import Language
 
 NEAREST = 10
 "Neighbours that CSLS takes the mean of."
-SHARPNESS = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0)
-"Factors of CSLS in the softmax that are chosen from."
+SEARCHED = 24
+"Halvings by which the sharpness of a softmax is found."
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,15 @@ def align_contexts(
 
     first, second = (contexts_of(side, config.lags, config.window, config) for side in (source, target))
     scores, dictionary = learnt(first, second, deciphered(source, target, deciphering, False), config.steps, report)
-    views = split(first, second, dictionary, len(config.lags))
-    sharpness = max(SHARPNESS, key=lambda factor: expected(views, factor))
+    reach = hit_rate(first, second, dictionary, len(config.lags))
+    sharpness = sharpened(scores[: config.contexts], reach)
+    plan = (sharpness * scores).softmax(1)
     verdict = judge_contexts(source, target, config, deciphering) if config.null_surrogates else None
-    best = scores.argmax(1, keepdim=True)
-    trust = sum((sharpness * view).softmax(1).gather(1, best) for view in views) / 2
-    confidence, coupling = np.zeros(len(source.items), np.float32), np.zeros(
-        (len(source.items), len(target.items)), np.float32)  # fmt: skip
-    confidence[first.items] = trust[:, 0].cpu().numpy() * float(verdict is None or verdict.believed)
-    plan = (sharpness * scores).softmax(1) * first.frequency[:, None]
+    believed = float(verdict is None or verdict.believed)
+    confidence = np.zeros(len(source.items), np.float32)
+    confidence[first.items] = plan.max(1).values.cpu().numpy() * believed
+    plan *= first.frequency[:, None]
+    coupling = np.zeros((len(source.items), len(target.items)), np.float32)
     coupling[np.ix_(first.items, second.items)] = (plan / plan.sum()).cpu().numpy()
     return Alignment(
         source_items=source.items,
@@ -193,31 +193,33 @@ def align_contexts(
             "config": asdict(config),
             "source": {"name": source.name, "positions": source.corpus.n_positions, "items": len(first.items)},
             "target": {"name": target.name, "positions": target.corpus.n_positions, "items": len(second.items)},
+            "hit_rate": reach,
             "sharpness": sharpness,
             "seconds": perf_counter() - began,
         },
     )
 
 
-def split(
-    source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"], n_lags: int
-) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
-    """Scores by what stands ahead alone and by what stands behind alone."""
+def hit_rate(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"], n_lags: int) -> float:
+    """The share of items told right by what stands on one side of them alone, of the heaviest: what is ahead and what
+    is behind err apart, so they agree on about the product of their hit rates."""
     ahead = torch.arange(n_lags, device=source.odds.device)
-    first, second = (
-        scored(source.turned(bins), target.turned(bins), dictionary) for bins in (ahead, ahead + n_lags)
-    )
-    return first, second
+    best = [scored(source.turned(bins), target.turned(bins), dictionary)[: len(dictionary)].argmax(1)
+            for bins in (ahead, ahead + n_lags)]  # fmt: skip
+    return float((best[0] == best[1]).float().mean()) ** 0.5
 
 
-def expected(views: tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]], sharpness: float) -> float:
-    """Mean log chance that either view's softmax gives the mutual choices of the other."""
-    found = 0.0
-    for one, other in (views, views[::-1]):
-        best = one.argmax(1)
-        rows = mutual_pairs(best, one.argmax(0)).nonzero().flatten()
-        found += float((sharpness * other[rows]).log_softmax(1).gather(1, best[rows, None]).mean())
-    return found
+def sharpened(scores: Float[Tensor, "n m"], reach: float) -> float:
+    """The factor at which the softmax of these scores gives its best target this chance, on average over rows."""
+    short = scores - scores.max(1, keepdim=True).values
+    low, high = 1.0, 1e4
+    for _ in range(SEARCHED):
+        middle = (low * high) ** 0.5
+        if float((1 / (middle * short).exp().sum(1)).mean()) < reach:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def judge_contexts(
