@@ -22,6 +22,8 @@ PUBLIC = {
     "write_report": "sae_translate.report.html",
     "decipher": "sae_translate.align.decipher",
     "DecipherConfig": "sae_translate.align.decipher",
+    "align_contexts": "sae_translate.align.contexts",
+    "ContextsConfig": "sae_translate.align.contexts",
     "align_vectors": "sae_translate.align.vectors",
     "VectorsConfig": "sae_translate.align.vectors",
     "align_together": "sae_translate.align.together",

@@ -1,10 +1,12 @@
 """Alignment: what a blind aligner returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from activation_cache.errors import UserError
 
 
 def conditional(joint: Float[np.ndarray, "source target"]) -> Float[np.ndarray, "source target"]:
@@ -56,3 +58,29 @@ class Alignment:
     def __call__(self, source: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         """The best target of each given source item."""
         return self.best(1)[source, 0]
+
+
+def through(first: Alignment, second: Alignment) -> Alignment:
+    """The first's sources translated by the second's targets, through the language they have in common: SAE latents
+    into the model's own language, and that into another. Chances multiply along the way and sum over what lies between;
+    believed where both are. Raises `UserError` where the first's targets are not the second's sources.
+    """
+    if first.target_items != second.source_items:
+        raise UserError(
+            f"the first alignment ends in {len(first.target_items):,} items and the second starts from "
+            f"{len(second.source_items):,} others: align both with the same language, cut to the same items"
+        )
+    between = first.posterior()
+    coupling = first.coupling.sum(axis=1, keepdims=True) * (between @ second.posterior())
+    told = [verdict for verdict in (first.verdict, second.verdict) if verdict is not None]
+    weakest = min(told, key=lambda verdict: verdict.objective - verdict.threshold) if told else None
+    reason = "; ".join(verdict.reason for verdict in told)
+    return Alignment(
+        source_items=first.source_items,
+        target_items=second.target_items,
+        coupling=coupling / max(float(coupling.sum(dtype=np.float64)), 1e-30),
+        objective=min(first.objective, second.objective),
+        confidence=first.confidence * second.confidence[between.argmax(axis=1)],
+        verdict=weakest and replace(weakest, reason=reason, believed=all(verdict.believed for verdict in told)),
+        record={"method": "through", "parts": [first.record, second.record]},
+    )

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from activation_cache.errors import UserError
+from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.profiles import ProfilesConfig, match_profiles
 from sae_translate.align.retrieval import retrieve
@@ -20,7 +21,12 @@ from sae_translate.align.vectors import VectorsConfig, fit_vectors
 from sae_translate.languages.language import Language
 
 Pairs = Sequence[tuple[int, int]] | Int[np.ndarray, "pairs 2"]
-ALIGNERS = {DecipherConfig: decipher, ProfilesConfig: match_profiles, TogetherConfig: align_together}
+ALIGNERS = {
+    ContextsConfig: align_contexts,
+    DecipherConfig: decipher,
+    ProfilesConfig: match_profiles,
+    TogetherConfig: align_together,
+}
 "What a LanguageAligner does, by the kind of its config."
 
 
