@@ -1,6 +1,6 @@
 """Measure dictionaries between words of two natural languages, from text alone, on sentences that nobody translated.
 
-    OMP_NUM_THREADS=1 python benchmarks/decipherment/words.py tatoeba docs controls
+    OMP_NUM_THREADS=1 python benchmarks/decipherment/words.py tatoeba docs controls latents
 
 Parts named on the command line are run and kept beside what the report already holds.
 
@@ -8,7 +8,10 @@ Tatoeba: sentence pairs are dealt to two sets by connected components (a sentenc
 of one set only the English is read, of the other only the German: no sentence stands beside its translation. Gold, read
 only to score: an English word's German one by Dice over all sentence pairs; "mutual" where either is the other's best,
 "all" for every English word whose best lies among the German words there are. Docs: Italian and French documentation
-that share no document, with the silver dictionary of ../shared/data/alignment, which is made in the same way.
+that share no document, with the silver dictionary of ../shared/data/alignment, which is made in the same way. Latents:
+those of .bench/english (benchmarks/english/train.py) on half of the English sentences, named in German from the other
+set's German alone, or through the model's tokens on the other half of the English; gold is the German word of the
+English word that holds more than half of a latent's activation.
 """
 
 import argparse
@@ -17,21 +20,29 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from material import documents_of
-from run import shuffled
+from material import BENCH, Model, documents_of
+from run import encode_with, shuffled
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from sae_translate.align.alignment import Alignment
+from sae_translate.align.alignment import Alignment, through
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.languages.language import Corpus, Language
-from sae_translate.languages.text import keep_items, most_frequent, one_item_per_position, word_language
+from sae_translate.languages.text import (
+    keep_items,
+    most_frequent,
+    one_item_per_position,
+    token_language,
+    word_language,
+)
+from sae_translate.languages.tokens import token_surfaces, word_starts, word_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -146,23 +157,30 @@ def precision(alignment: Alignment, source: Language, gold: dict[int, frozenset[
             "ece": float(sum(abs(right[p].mean() - sure[p].mean()) * len(p) for p in parts) / len(rows))}  # fmt: skip
 
 
-def measured(case: str, method: str, task: Task, size: int, seed: int) -> dict:
-    """One dictionary by one method; `contexts` with its verdict, decipherment without."""
+def report(case: str, method: str, made: Callable[[], Alignment], task: Task, size: int, seed: int) -> dict:
+    """One dictionary, timed and scored."""
     began = time.process_time()
-    if method == "contexts":
-        alignment = align_contexts(task.source, task.target, ContextsConfig(seed=seed))
-    else:
-        config = DecipherConfig(seed=seed, null_surrogates=0, max_source_core=size, max_target_core=size)
-        alignment = decipher(task.source, task.target, config)
+    alignment = made()
     took = time.process_time() - began
     verdict = alignment.verdict
+    tops = [len(task.source.items)] if task.source.name == "latents" else sorted({TOP, size})
     return {"case": case, "method": method, "items": size, "seed": seed, "cpu_seconds": took,
             "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             "positions": [task.source.corpus.n_positions, task.target.corpus.n_positions],
             "objective": alignment.objective, "believed": verdict and verdict.believed,
             "agreement": verdict and verdict.objective, "null": verdict and max(verdict.null),
             "scores": {f"{name}, top {top:,}": precision(alignment, task.source, gold, top)
-                       for name, gold in task.gold.items() for top in sorted({TOP, size})}}  # fmt: skip
+                       for name, gold in task.gold.items() for top in tops}}  # fmt: skip
+
+
+def measured(case: str, method: str, task: Task, size: int, seed: int) -> dict:
+    """One dictionary by one method; `contexts` with its verdict, decipherment without."""
+    config = DecipherConfig(seed=seed, null_surrogates=0, max_source_core=size, max_target_core=size)
+    made = {
+        "contexts": lambda: align_contexts(task.source, task.target, ContextsConfig(seed=seed)),
+        "decipher": lambda: decipher(task.source, task.target, config),
+    }[method]
+    return report(case, method, made, task, size, seed)
 
 
 def controls(seed: int) -> list[dict]:
@@ -184,6 +202,80 @@ def controls(seed: int) -> list[dict]:
     answers = {"English stories and English sentences": {i: found for i, found in enumerate(own) if found}}
     return [measured(name, "contexts", Task(*sides, {"itself": answers[name]} if name in answers else {}), size, seed)
             for name, sides in given.items()]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Read:
+    """English sentences as the model's tokens and as latents, a sentence a segment."""
+
+    tokens: Language
+    latents: Language
+    words: list[str]
+    word_of_position: np.ndarray
+
+
+def read_by_model(sentences: list[str], hook_name: str = "blocks.1.hook_resid_post") -> Read:
+    """What the model makes of documents of eight sentences, as it was trained on."""
+    model = Model(BENCH / "english" / "model", hook_name)
+    ids, documents, ends = [], [0], [0]
+    for number, sentence in enumerate(sentences):
+        lead = "" if number % 8 == 0 else " "
+        piece = model.tokenizer(lead + sentence, add_special_tokens=False)["input_ids"][: model.context_size - 1]
+        if ids and (number % 8 == 0 or len(ids) + len(piece) - documents[-1] >= model.context_size):
+            documents.append(len(ids))
+        ids += piece
+        ends.append(len(ids))
+    tokens, bounds = np.array(ids), np.array(ends)
+    matrix = encode_with(BENCH / "english" / "sae", model.activations(tokens, np.array([*documents, len(ids)])))[0]
+    owners = np.arange(len(sentences))
+    surfaces = token_surfaces(model.tokenizer)
+    words, word_of_position = word_texts(tokens, word_starts(tokens, bounds, surfaces), surfaces)
+    latents = Language("latents", tuple(map(str, range(matrix.shape[1]))), Corpus(matrix, bounds, owners))
+    named = token_language(tokens, bounds, owners, surfaces, "English tokens")
+    return Read(named, latents, [word.lower() for word in words], word_of_position)
+
+
+def words_of_latents(read: Read) -> list[str | None]:
+    """The English word that holds more than half of each latent's activation, where one does."""
+    names, inverse = np.unique(np.array(read.words), return_inverse=True)
+    held = one_item_per_position(inverse[read.word_of_position], len(names))
+    mass = (read.latents.corpus.matrix.T @ held).toarray()
+    most = mass.argmax(1)
+    sure = mass.max(1) > 0.5 * np.maximum(mass.sum(1), 1e-9)
+    return [str(names[j]) if told else None for j, told in zip(most, sure, strict=True)]
+
+
+def halved(language: Language, part: int) -> Language:
+    """Every other segment."""
+    return replace(language, corpus=language.corpus.select_documents(language.corpus.documents[part::2]))
+
+
+def latents(seed: int, size: int) -> list[dict]:
+    """English latents in German: straight, and through the tokens of the model's own language."""
+    pairs = sentence_pairs()
+    english, german = disjoint(pairs, seed)
+    english = [english[i] for i in np.random.default_rng(seed).permutation(len(english))]
+    read = read_by_model(english)
+    target = words_of(german, "German", size)
+    known = tuple(dict.fromkeys(word for word in words_of_latents(read) if word))
+    known_in_pairs = set(word_language([pair[0] for pair in pairs], lower=True).items)
+    gold_words = dice_gold(pairs, tuple(word for word in known if word in known_in_pairs), target.items)
+    place = {word: i for i, word in enumerate(word for word in known if word in known_in_pairs)}
+    gold = {name: {i: table[place[word]] for i, word in enumerate(words_of_latents(read))
+                   if word in place and place[word] in table} for name, table in gold_words.items()}  # fmt: skip
+    source = halved(read.latents, 0)
+    between = keep_items(halved(read.tokens, 1), most_frequent(read.tokens, size))
+    knobs = DecipherConfig(seed=seed)
+
+    def straight() -> Alignment:
+        return decipher(source, target, knobs)
+
+    def by_tokens() -> Alignment:
+        named = decipher(source, between, knobs)
+        return through(named, align_contexts(between, target, ContextsConfig(seed=seed)))
+
+    return [report("English latents, German words", name, made, Task(source, target, gold), size, seed)
+            for name, made in (("decipher", straight), ("decipher, contexts", by_tokens))]  # fmt: skip
 
 
 def page(result: dict) -> str:
@@ -211,7 +303,7 @@ and the way back were measured with it as it stood."""
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=["tatoeba", "back", "docs", "controls"])
+    parser.add_argument("parts", nargs="+", choices=["tatoeba", "back", "docs", "controls", "latents"])
     parser.add_argument("--items", type=int, default=1000, help="words a side, but for controls")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the sets, the starts and the surrogates")
     parser.add_argument("--methods", nargs="*", default=["contexts"], choices=["contexts", "decipher"])
@@ -241,6 +333,9 @@ def main() -> None:
         for seed in given.seeds:
             if part == "controls":
                 add(controls(seed))
+                continue
+            if part == "latents":
+                add(latents(seed, given.items))
                 continue
             case, made = tasks[part]
             task = made(seed)
