@@ -19,7 +19,7 @@ from activation_cache.layout import (
 
 N_SAMPLE = 64
 "Active contexts drawn of every latent, from which the random and the quantile contexts are taken."
-N_COUNTED = 64
+N_COUNTED = 48
 "Tokens that are counted on of a latent once there are more pairs of latents and tokens than are kept."
 N_PAIRS = 2 * N_COUNTED
 "Most pairs of a latent and a token that are kept, a latent, over all of them."
@@ -62,9 +62,9 @@ class Kept:
 class TokenCounts:
     """How often every latent is active on every token: exact while all pairs fit, then the frequent ones in bounds.
 
-    Once there are more than `N_PAIRS` a latent, all counts of every latent are lowered by its highest but `N_COUNTED`,
-    and those above 0 are kept: a count then lacks at most the latent's active positions over `N_COUNTED + 1` (Misra and
-    Gries 1982, merged as by Agarwal et al. 2012, "Mergeable summaries", section 2).
+    Once there are more than `N_PAIRS` a latent, every count is lowered by the highest of its latent's that is not among
+    the `N_COUNTED` highest, and those above 0 are kept: a count then lacks at most the latent's active positions over
+    `N_COUNTED + 1` (Misra and Gries 1982, merged as by Agarwal et al. 2012, "Mergeable summaries", section 2).
     """
 
     counts: sparse.csr_array
@@ -143,28 +143,24 @@ def _counted(kept: TokenCounts, tokens: Int[np.ndarray, "n"], indptr: Int[np.nda
     counts = kept.counts + new
     if counts.nnz <= N_PAIRS * counts.shape[0]:
         return TokenCounts(counts, kept.lost)
-    beyond = _highest(counts, N_COUNTED + 1)[1][:, -1]
+    beyond = _highest(counts, N_COUNTED + 1)[:, 0] >> TOKEN_BITS
     counts.data -= np.repeat(beyond, np.diff(counts.indptr))
-    stay = counts.data > 0
-    indptr = np.append(0, np.cumsum(stay))[counts.indptr]
-    left = sparse.csr_array((counts.data[stay], counts.indices[stay], indptr), shape=counts.shape)
-    return TokenCounts(left, kept.lost + beyond)
+    np.maximum(counts.data, 0, out=counts.data)
+    counts.eliminate_zeros()
+    return TokenCounts(counts, kept.lost + beyond)
 
 
-def _highest(
-    counts: sparse.csr_array, n: int
-) -> tuple[Int[np.ndarray, "d_sae n"], Int[np.ndarray, "d_sae n"]]:
-    """The tokens of the `n` highest counts of every latent, and these, highest first, of equal ones the lowest token.
+def _highest(counts: sparse.csr_array, n: int) -> Int[np.ndarray, "d_sae n"]:
+    """The `n` highest counts of every latent, highest last, of equal ones the lowest token; 0 pads.
 
-    Token -1 and count 0 pad.
+    Each with what its token's number lacks to `ANY_TOKEN` in the bits below.
     """
-    keys = counts.data << TOKEN_BITS | ANY_TOKEN - counts.indices.astype(np.int64)
     best = np.zeros((counts.shape[0], n), np.int64)
     for rows, places, there in _in_rounds(np.diff(counts.indptr), n):
-        both = np.concatenate([best[rows], np.where(there, keys.take(places, mode="clip"), 0)], axis=1)
-        best[rows] = np.sort(both, axis=1)[:, -n:]
-    best = best[:, ::-1]
-    return np.where(best > 0, ANY_TOKEN - (best & ANY_TOKEN), -1), best >> TOKEN_BITS
+        keys = counts.data.take(places, mode="clip") << TOKEN_BITS
+        keys |= ANY_TOKEN - counts.indices.take(places, mode="clip")
+        best[rows] = np.sort(np.concatenate([best[rows], np.where(there, keys, 0)], axis=1), axis=1)[:, -n:]
+    return best
 
 
 def _in_rounds(
@@ -257,7 +253,7 @@ def finish(state: StatisticsState) -> LatentStatistics:
         return np.divide(totals, state.counts, out=np.zeros_like(totals), where=state.counts > 0).astype(np.float32)
 
     top, sample = _sorted(state.top), _sorted(state.sample)
-    token_ids, token_counts = _highest(state.tokens.counts, N_TOKENS)
+    most_often = _highest(state.tokens.counts, N_TOKENS)[:, ::-1]
     quantile_positions, quantile_values = _bands(sample)
     return LatentStatistics(
         density=(state.counts / max(state.n_positions, 1)).astype(np.float32),
@@ -266,8 +262,8 @@ def finish(state: StatisticsState) -> LatentStatistics:
         max=top.values[:, 0],
         histogram=_narrow(state.histogram),
         histogram_edges=HISTOGRAM_EDGES,
-        token_ids=_narrow(token_ids),
-        token_counts=_narrow(token_counts),
+        token_ids=_narrow(np.where(most_often > 0, ANY_TOKEN - (most_often & ANY_TOKEN), -1)),
+        token_counts=_narrow(most_often >> TOKEN_BITS),
         token_counts_lack=_narrow(state.tokens.lost),
         top_positions=_narrow(top.positions),
         top_values=top.values,

@@ -142,16 +142,20 @@ def arithmetic(contexts_per_shard: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--shards", type=int, nargs="*", default=[1000, 10_000, 100_000],
+                        help="Numbers of shards to simulate; with none, those simulated before keep their figures.")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("reports/caching_scale.json"))
     arguments = parser.parse_args()
     if arguments.folder:
         print(json.dumps(opened(arguments.folder)))
         return
-    command = f"python benchmarks/caching/scale.py --shards {' '.join(map(str, arguments.shards))}"
+    before = json.loads(arguments.out.read_text()) if not arguments.shards else {"simulation": []}
+    shards = [row["shards"] for row in before["simulation"]] + arguments.shards
+    command = f"python benchmarks/caching/scale.py --shards {' '.join(map(str, shards))}"
     told = {"command": command, "arithmetic": [arithmetic(contexts) for contexts in (128, 512, 4096)],
-            "statistics": gathering(), "simulation": []}  # fmt: skip
+            "statistics": gathering(), "simulation": before["simulation"]}  # fmt: skip
+    arguments.out.write_text(json.dumps(told, indent=1) + "\n")
     for n_shards in arguments.shards:
         with tempfile.TemporaryDirectory() as folder:
             told["simulation"].append(measured(Path(folder), n_shards, 128))

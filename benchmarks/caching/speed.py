@@ -6,7 +6,9 @@ contexts of 128 tokens, 16 in a batch. Everything takes turns, and in a turn doe
 ours; CPU seconds of its process, one thread; a ratio is the median over turns of (the other's time / recording's time).
 Recording counts everything from the plan's tokens to files on disk: encoding, statistics, hashing, fsync. The first
 turn warms up and is not counted. What is done once for a cache of any length (statistics sorted and written at its end)
-is told apart; `state.py` measures the statistics over a million tokens.
+is told apart; `state.py` measures the statistics over a million tokens. On a machine shared with others one turn's
+forward may take a tenth more than the next one's: recording activations is also held against the network's own forward
+inside it.
 
 The GEMM's floor is taken twice: as one writes it, with fresh memory for every product, and with memory used again.
 Peers get environments of their own under .bench/, made where they are not there, and run in processes of their own.
@@ -215,6 +217,22 @@ def recording(plan: RecordingPlan, out: Path) -> Turn:
     return turn
 
 
+def time_inside(network: GPTNeoXForCausalLM) -> list[float]:
+    """A list to which every forward of the network adds its CPU seconds."""
+    inside: list[float] = []
+    forward = type(network.gpt_neox).forward
+
+    def timed(*inputs: Tensor, **options: Tensor) -> Tensor:
+        began = time.process_time()
+        try:
+            return forward(network.gpt_neox, *inputs, **options)
+        finally:
+            inside.append(time.process_time() - began)
+
+    network.gpt_neox.forward = timed
+    return inside
+
+
 def measured(
     made: Model, text: list[str], folder: Path, dtype: str, arguments: argparse.Namespace, said: dict[str, str]
 ) -> Iterator[dict[str, list[float]]]:
@@ -231,12 +249,16 @@ def measured(
     records = {f"record {name}": recording(plan, folder / dtype / name) for name, plan in plans.items()}
     with peers(folder, dtype, said) if arguments.peers else contextlib.nullcontext({}) as others:
         passes = floors(plans, first) | records | others
+        inside = time_inside(loaded.network)
         seconds: dict[str, list[float]] = {name: [] for name in passes}
         for turn in range(turns + 1):
             for name, run in passes.items():
+                inside.clear()
                 took = run()
                 if turn:
                     seconds[name].append(took)
+                    if name == "record activations":
+                        seconds.setdefault(INSIDE, []).append(sum(inside))
                 print(f"{dtype} turn {turn} of {turns} {name}: {took:.2f} s", flush=True)
             if turn:
                 yield seconds
@@ -249,8 +271,10 @@ def in_turns(plan: RecordingPlan, n: int) -> RecordingPlan:
     return dataclasses.replace(plan, manifest=dataclasses.replace(manifest, key=layout.run_key(manifest)))
 
 
+INSIDE = "the forward inside it"
 COMPARISONS = {
-    "activations": ("forward", "sae_lens activations", "nnsight activations", "dictionary_learning activations"),
+    "activations": ("forward", INSIDE,
+                    "sae_lens activations", "nnsight activations", "dictionary_learning activations"),
     **{f"latents {d}": ("forward", f"forward + GEMM latents {d}", f"forward + GEMM latents {d}, memory used again",
                         f"delphi latents {d}") for d in WIDTHS},
 }
