@@ -29,21 +29,23 @@ import numpy as np
 import sacrebleu
 import torch
 from scipy import sparse
+from scipy.optimize import linear_sum_assignment
 
 import sae_translate
 from activation_cache.saes import LoadedSae, load_sae
 from sae_translate.align.core import core_of
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.emission import mutual_information
+from sae_translate.align.moments import expected_correlations
 from sae_translate.align.statistics import share_positions
 from sae_translate.artifacts import plain, write_text
 from sae_translate.cli.demo import MODEL, SAE
 from sae_translate.demo.stories import generate_documents
 from sae_translate.languages.codebook import fit_codebook
 from sae_translate.languages.language import Corpus, Language
+from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import one_item_per_position
 from sae_translate.languages.tokens import split_words, token_surfaces
-from sae_translate.translate.criterion import perplexity
 from sae_translate.translate.lm import NgramModel, fit_ngrams
 from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
 from sae_translate.translate.reader import Features, ReaderConfig, teach_reader
@@ -90,7 +92,7 @@ def recorded(name: str, layer: int, seed: int) -> Recorded:
     folder = {"stories260K": STORIES, "demo": MODEL, "other_seed": BENCH / "other_seed" / "model"}[name]
     model = Model(folder, f"blocks.{layer}.hook_resid_post", 256 if name == "stories260K" else 128)
     read = (documents_of(DATA / "text" / "tinystories" / "tinystories_1000.json") if name == "stories260K"
-            else list(generate_documents("en", 4000, seed)))  # fmt: skip
+            else list(generate_documents("en", 2200, seed)))  # fmt: skip
     tokens, segments, documents = model.tokens(read)
     if name != "stories260K":
         model.folder = Path(f"{name}-{seed}")  # demo models share the name of their folder: keep their figures apart
@@ -98,11 +100,14 @@ def recorded(name: str, layer: int, seed: int) -> Recorded:
     return Recorded(tokens.astype(np.int64), segments, documents, activations, token_surfaces(model.tokenizer))
 
 
-def dealt(whole: Recorded, seed: int, positions: int) -> tuple[Recorded, Recorded, Recorded]:
-    """Documents dealt at random to the source (so many positions), the target (twice) and a test (a sixth)."""
+def dealt(
+    whole: Recorded, seed: int, positions: int, target: int = 2
+) -> tuple[Recorded, Recorded, Recorded]:
+    """Documents dealt at random to the source (so many positions), the target (`target` times as many) and a test (a
+    sixth)."""
     order = np.random.default_rng(seed).permutation(np.unique(whole.documents))
     size = np.bincount(whole.documents, weights=np.diff(whole.segments), minlength=order.max() + 1)[order].cumsum()
-    bounds = np.searchsorted(size, [positions, 3 * positions, 3 * positions + positions // 6])
+    bounds = np.searchsorted(size, np.array([1, 1 + target, 1 + target + 1 / 6]) * positions)
     source, target, test, _ = np.split(order, bounds)
     return whole.part(source), whole.part(target), whole.part(test)
 
@@ -165,16 +170,12 @@ def sentences(told: np.ndarray, truth: np.ndarray, segments: np.ndarray, surface
     return [" ".join(split_words("".join(surfaces[i] if i >= 0 else " ?" for i in part))) for part in parts]
 
 
-def score(told: np.ndarray, reading: Reading, model: NgramModel) -> dict[str, float]:
-    """Share of the tokens told right, BLEU and chrF of the sentences, and how fluent it is: no truth is needed for the
-    last, the real text's perplexity over that of what was told."""
-    bounds = reading.test.segments
-    lines = [sentences(one, reading.truth, bounds, reading.surfaces) for one in (told, reading.truth)]
-    real, read = (perplexity(model, [part[part >= 0] for part in np.split(one, bounds[1:-1])])
-                  for one in (heaviest_items(reading.target.corpus)[: len(told)], told))  # fmt: skip
+def score(told: np.ndarray, reading: Reading) -> dict[str, float]:
+    """Share of the tokens told right, BLEU and chrF of the sentences."""
+    lines = [sentences(one, reading.truth, reading.test.segments, reading.surfaces) for one in (told, reading.truth)]
     return {"accuracy": float((told == reading.truth).mean()),
             "bleu": sacrebleu.corpus_bleu(lines[0], [lines[1]], tokenize="none", force=True).score,
-            "chrf": sacrebleu.corpus_chrf(lines[0], [lines[1]]).score, "fluency": real / read}  # fmt: skip
+            "chrf": sacrebleu.corpus_chrf(lines[0], [lines[1]]).score}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,14 +200,14 @@ def read_with(reading: Reading, coupling: np.ndarray, told: np.ndarray | None, m
     """The dictionary alone, with a language model, and the reader; `told` teaches the reader, by default what the
     dictionary tells with the language model."""
     coupling, source = coupling.astype(np.float32), reading.source.corpus
-    figures = {"dictionary": score(most_likely(reading.test, coupling), reading, model)}
+    figures = {"dictionary": score(most_likely(reading.test, coupling), reading)}
     helped = heaviest_items(word_by_word(reading.test, coupling, model, LM_WEIGHT))
-    figures["with a trigram model"] = score(helped, reading, model)
+    figures["with a trigram model"] = score(helped, reading)
     if told is None:
         told = heaviest_items(word_by_word(source, coupling, model, LM_WEIGHT))
     readers = teach_reader(reading.features[0], source.segments, told, reading.target.counts, model, config)
     last = readers[-1](reading.features[1], reading.test.segments, model)
-    figures["reader"] = score(last, reading, model) | {"temperature": readers[-1].temperature}
+    figures["reader"] = score(last, reading) | {"temperature": readers[-1].temperature}
     return Read(figures, readers[-1](reading.features[0], source.segments, model), last)
 
 
@@ -317,12 +318,79 @@ def measure_codebooks(arguments: argparse.Namespace, seed: int) -> dict:
     return {"seed": seed, **found}
 
 
+def correlations(first: sparse.csr_array, second: sparse.csr_array) -> np.ndarray:
+    """Of every latent with every other, over positions that both read."""
+    sides = [matrix.astype(np.float64) for matrix in (first, second)]
+    means = [np.asarray(matrix.mean(axis=0)).ravel() for matrix in sides]
+    spreads = [np.sqrt(np.maximum(np.asarray((matrix * matrix).mean(axis=0)).ravel() - mean**2, 0))
+               for matrix, mean in zip(sides, means, strict=True)]  # fmt: skip
+    shared = (sides[0].T @ sides[1]).toarray() / first.shape[0] - np.outer(*means)
+    return shared / np.maximum(np.outer(*spreads), 1e-12)
+
+
+def fired(corpus: Corpus | sparse.csr_array) -> np.ndarray:
+    matrix = corpus.matrix if isinstance(corpus, Corpus) else corpus
+    return np.bincount(matrix.indices, minlength=matrix.shape[1])
+
+
+def measure_models(arguments: argparse.Namespace, seed: int) -> dict:
+    """Latents of the demo's model and those of one trained from another seed, matched on disjoint documents; scored by
+    the mean correlation of partners on documents that both read and neither was matched on.
+
+    `one to one` is the assignment of the greatest sum, `best` every latent's own; paired matches read the correlations
+    off the target's documents, which both models are then given.
+    """
+    saes = load_sae(SAE), load_sae(BENCH / "other_seed" / "sae")
+    models = [dealt(recorded(name, 1, seed), seed, arguments.positions, 1) for name in ("demo", "other_seed")]
+    assert np.array_equal(models[0][0].tokens, models[1][0].tokens), "both models must read the same tokens"
+    (source, common, test), (_, target, other_test) = models
+
+    def latents(part: Recorded, sae: LoadedSae) -> sparse.csr_array:
+        return sparse.csr_array(sae.encode_sparse(torch.from_numpy(part.activations)).matrix)
+
+    firsts, seconds = [latents(part, saes[0]) for part in (source, common, test)], [
+        latents(part, saes[1]) for part in (target, other_test)
+    ]
+    live, other = (np.flatnonzero(fired(one) >= 20) for one in (firsts[0], seconds[0]))
+    truth = correlations(firsts[2][:, live], seconds[1][:, other])
+    scored = fired(firsts[2])[live] >= 5
+    began = process_time()
+
+    def matched(likeness: np.ndarray) -> dict[str, float]:
+        partner = np.full(len(live), -1)
+        rows, columns = linear_sum_assignment(likeness, maximize=True)
+        partner[rows] = columns
+        reached = np.where(partner >= 0, truth[np.arange(len(live)), partner], 0.0)
+        best = truth[np.arange(len(live)), likeness.argmax(axis=1)]
+        return {"one to one": float(reached[scored].mean()), "best": float(best[scored].mean())}
+
+    def blind(second: Language) -> dict[str, dict[str, float]]:
+        first = latent_language(firsts[0], source.segments, source.documents, live)
+        alignment = decipher(first, second, DecipherConfig(seed=seed, null_surrogates=0))
+        expected = expected_correlations(first.corpus, second.corpus, alignment.coupling)
+        return {"decipherment": matched(alignment.coupling), "moments": matched(expected)}
+
+    theirs = latent_language(seconds[0], target.segments, target.documents, other)
+    result: dict = {"seed": seed, "latents": [len(live), len(other)], "scored": int(scored.sum()),
+                    "positions": [len(source.tokens), len(target.tokens), len(test.tokens)]}  # fmt: skip
+    result |= {"unpaired": blind(theirs), "cpu_seconds": process_time() - began}
+    paired = matched(correlations(firsts[1][:, live], seconds[0][:, other]))
+    result["paired"] = paired
+    result["over_paired"] = {name: {how: one[how] / paired[how] for how in one}
+                             for name, one in result["unpaired"].items()}  # fmt: skip
+    result["partners at random"] = matched(np.random.default_rng(seed).random(truth.shape))
+    result["control, positions shuffled"] = blind(shuffled(theirs, seed))
+    told(result)
+    return result
+
+
 def told(figures: dict) -> None:
     print(json.dumps(plain(figures)), file=sys.stderr, flush=True)
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace, int], dict]] = {
     "codebooks": measure_codebooks, "activations": measure_activations, "latents": measure_latents,
+    "models": measure_models,
 }  # fmt: skip
 
 
@@ -338,7 +406,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*MEASURES, "page"])
     parser.add_argument("--model", default="stories260K", choices=("stories260K", "demo"))
-    parser.add_argument("--positions", type=int, default=50_000, help="of the source; the target has twice as many")
+    parser.add_argument("--positions", type=int, default=40_000, help="of the source; the target has twice as many")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
