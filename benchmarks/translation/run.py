@@ -1,11 +1,11 @@
 """Translation without pairs, against its ceilings: hidden Markov languages, ciphers of Markov chains, stories, Tatoeba.
 
     python benchmarks/translation/run.py hmm --states 8 --symbols 32 --positions 10000 --seeds 5
-    python benchmarks/translation/run.py markov --states 64 --positions 50000 --seeds 3
+    python benchmarks/translation/run.py markov --states 64 --positions 50000 --steps 60 --seeds 3 --control
     python benchmarks/translation/run.py text stories:de stories:en --documents 3000 --seeds 1
-    python benchmarks/translation/run.py text TATOEBA:2 TATOEBA:1 --vocabulary 3000 --seeds 1
+    python benchmarks/translation/run.py text TATOEBA:2 TATOEBA:1 --vocabulary 3000 --seeds 1 --supervised
     python benchmarks/translation/run.py latents --positions 150000 --steps 300 --width 64
-    python benchmarks/translation/run.py ablation ROWS      # ROWS of sae-translate ablate configs/ablation.json
+    python benchmarks/translation/run.py ablation ROWS CONFIG   # ROWS of sae-translate ablate CONFIG
     python benchmarks/translation/run.py page          # reports/translation.md from the figures
 
 Every run adds its figures and its command to reports/translation.json.
@@ -47,7 +47,7 @@ from sae_translate.languages.hmm import (
 )
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
-from sae_translate.languages.text import keep_items, most_frequent, one_item_per_position, word_language
+from sae_translate.languages.text import corpus_of, keep_items, most_frequent, one_item_per_position, word_language
 from sae_translate.translate.ablation import AblationConfig, agreement, cells_of, effects, needed
 from sae_translate.translate.adapters import spec_of
 from sae_translate.translate.config import (
@@ -125,27 +125,38 @@ def finished(steps) -> tuple[Translator, list[Step]]:
 
 
 def measure_markov(arguments: argparse.Namespace, seed: int) -> dict:
-    """A cipher of a Markov chain: a network at every position that starts from the alignment, or from nowhere."""
-    pair = build_pair(f"markov:{arguments.states}", arguments.positions, seed)
-    began = process_time()
-    alignment = decipher(*pair.aligned, DecipherConfig(seed=seed, null_surrogates=0, max_source_core=arguments.states,
-                                                       max_target_core=arguments.states, min_count=5.0))  # fmt: skip
-    aligned = process_time() - began
-    result = {"seed": seed, "ceiling": pair.ceiling, "chance": pair.chance, "align_cpu_seconds": aligned}
-    for start in ("alignment", "random"):
+    """A cipher of a Markov chain: a network at every position that starts from the alignment.
+
+    The controls start from nowhere, or set the source against a language of another chain.
+    """
+    runs = {"network": ("markov", "alignment")}
+    if arguments.control:
+        runs |= {"random start": ("markov", "random"), "unrelated chain": ("unrelated", "alignment")}
+    pairs = {kind: build_pair(f"{kind}:{arguments.states}", arguments.positions, seed) for kind, _ in runs.values()}
+    began, alignments = process_time(), {}
+    for kind, pair in pairs.items():
+        config = DecipherConfig(seed=seed, null_surrogates=0, max_source_core=arguments.states,
+                                max_target_core=arguments.states, min_count=5.0)  # fmt: skip
+        alignments[kind] = decipher(*pair.aligned, config)
+    pair, steps = pairs["markov"], arguments.steps
+    result = {
+        "seed": seed, "ceiling": pair.ceiling, "chance": pair.chance, "align_cpu_seconds": process_time() - began,
+        "dictionary": pair.score(read_dictionary(alignments["markov"].coupling, pair.trained, order=2, weight=0.0)),
+    }  # fmt: skip
+    for name, (kind, start) in runs.items():
         config = TranslatorConfig(
             start=start,
             backbone=BackboneConfig("feedforward", d_model=128, depth=1, dropout=0.0),
-            losses=LossConfig(constant(1.0), constant(1.0), Schedule(0.0, 1.0, 100, 200)),
+            losses=LossConfig(constant(1.0), constant(1.0), Schedule(0.0, 1.0, steps // 3, steps // 2)),
             noise=NoiseConfig(0.0, 0.1, 0.0),
-            training=TrainingConfig(steps=arguments.steps, batch_size=16, lr=5e-3, warmup=20, evaluate_every=100,
-                                    held_out=40, max_length=50, seed=seed),
+            training=TrainingConfig(steps=steps, batch_size=40, lr=5e-3, warmup=20, evaluate_every=max(1, steps // 3),
+                                    held_out=100, max_length=50, seed=seed),
             lm_order=2,
         )  # fmt: skip
         began = process_time()
-        translator, _ = finished(train(*pair.trained, alignment, config))
-        result[start] = {"score": pair.score(translator), "criterion": translator.record["best"],
-                         "cpu_seconds": process_time() - began}  # fmt: skip
+        translator, _ = finished(train(*pairs[kind].trained, alignments[kind], config))
+        result[name] = {"score": pairs[kind].score(translator), "criterion": translator.record["best"],
+                        "cpu_seconds": process_time() - began}  # fmt: skip
     return result
 
 
@@ -157,15 +168,18 @@ def bleu(told: list[list[str]], truth: list[list[str]]) -> dict[str, float]:
 
 
 def story_material(arguments: argparse.Namespace, seed: int) -> tuple:
-    """Stories of different plots in the two languages, and a test of plots that neither tells."""
+    """Stories of different plots in the two languages, a test of plots that neither tells, and, for the supervised
+    ceiling alone, the sentences of either half with their translations."""
     names = [name.removeprefix("stories:") for name in (arguments.source, arguments.target)]
     documents = [list(generate_documents(name, arguments.documents, 3 * seed + number + 1))
                  for number, name in enumerate(names)]  # fmt: skip
-    return documents, story_test(*names, 60, 3 * seed + 3)
+    pairs = [story_test(*names, arguments.documents, 3 * seed + number + 1) for number in (0, 1)]
+    return documents, story_test(*names, 60, 3 * seed + 3), pairs
 
 
 def table_material(arguments: argparse.Namespace, seed: int) -> tuple:
-    """Two columns of a table of sentences: the source of one half, the target of the other, a test apart.
+    """Two columns of a table of sentences: the source of one half, the target of the other, a test apart, and, for the
+    supervised ceiling alone, both columns of either half.
 
     Rows are dealt out by the words of the target, so that no sentence of it stands on two sides.
     """
@@ -181,8 +195,11 @@ def table_material(arguments: argparse.Namespace, seed: int) -> tuple:
     test = [groups[keys[i]][0] for i in order[:1000]]
     halves = np.array_split(order[1000 : 1000 + (arguments.documents or len(order))], 2)
     documents = [[pair[side] for i in half for pair in groups[keys[i]]] for side, half in enumerate(halves)]
-    words = tuple([split_words(pair[side].lower()) for pair in test] for side in (0, 1))
-    return documents, words
+
+    def words(rows: list[tuple[str, str]]) -> tuple[list[list[str]], ...]:
+        return tuple([split_words(pair[side].lower()) for pair in rows] for side in (0, 1))
+
+    return documents, words(test), [words([pair for i in half for pair in groups[keys[i]]]) for half in halves]
 
 
 def kept(language: Language, size: int) -> Language:
@@ -218,7 +235,7 @@ def text_word_by_word(test, languages, joint: np.ndarray, weights: tuple[float, 
 def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     """Word by word, with a language model, and by the network, which is judged at its best criterion."""
     material = story_material if arguments.source.startswith("stories") else table_material
-    documents, test = material(arguments, seed)
+    documents, test, pairs = material(arguments, seed)
     whole = [kept(word_language(part, name, lower=True), arguments.vocabulary)
              for part, name in zip(documents, (arguments.source, arguments.target), strict=True)]  # fmt: skip
     cut = [kept(word_language(part, language.name, sentences=True, lower=True), arguments.vocabulary)
@@ -258,9 +275,22 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     result |= {"network_cpu_seconds": process_time() - began, "best_step": translator.record["best_step"],
                "steps": translator.record["step"],
                "criterion": [[step.number, step.criterion.value] for step in looked]}  # fmt: skip
-    for side, way in ((0, "forth"), (1, "back")):
-        result[f"network, {way}"] = bleu(translator.translate_words(test[side], side), test[1 - side])
+    translators = {"network": translator}
+    if arguments.supervised:
+        translators["the same network, supervised"] = supervised(pairs, cut, alignment, config)
+    for name, one in translators.items():
+        for side, way in ((0, "forth"), (1, "back")):
+            result[f"{name}, {way}"] = bleu(one.translate_words(test[side], side), test[1 - side])
     return result
+
+
+def supervised(pairs, languages, alignment: Alignment, config: TranslatorConfig) -> Translator:
+    """The ceiling: the same network from the same start, taught by the true translations of the same sentences."""
+    corpora = [[corpus_of(half[side], languages[side].items) for side in (0, 1)] for half in pairs]
+    told = [Language(one.name, one.items, corpora[side][side]) for side, one in enumerate(languages)]
+    losses = LossConfig(constant(1.0), Schedule(), Schedule())
+    steps = train(*told, alignment, replace(config, losses=losses), paired=(corpora[0][1], corpora[1][0]))
+    return finished(steps)[0]
 
 
 def most_likely(corpus: Corpus, coupling: np.ndarray) -> np.ndarray:
@@ -335,18 +365,25 @@ def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
 MEASURES = {"latents": measure_latents, "hmm": measure_hmm, "markov": measure_markov, "text": measure_text}
 
 
-def add_ablation(rows: Path) -> None:
-    """The tables of `sae-translate ablate configs/ablation.json --out ROWS` into the report."""
-    config = read_config(AblationConfig, Path("configs/ablation.json"))
+def add_ablation(rows: Path, path: Path) -> None:
+    """The tables of `sae-translate ablate CONFIG --out ROWS` into the report."""
+    config = read_config(AblationConfig, path)
     wanted = {cell.key for cell in cells_of(config)}
     found = [row for row in read_rows(rows) if row["key"] in wanted]
     effect, follows = effects(found, config), agreement(found)
-    add_run("ablation", {
-        "command": "sae-translate ablate configs/ablation.json", "trainings": [len(found), len(wanted)],
-        "effects": [asdict(one) for one in effect], "needed": needed(effect), "agreement": asdict(follows),
-        "over_ceiling": {design: float(np.mean([row["score"] / row["ceiling"] for row in found
-                                                if (row["cell"]["design"], row["cell"]["start"]) == (design, start)]))
-                         for design, start in sorted({(row["cell"]["design"], row["cell"]["start"]) for row in found})},
+    over_ceiling = {}
+    for pair in config.pairs:
+        shares: dict[str, list[float]] = {}
+        for row in found:
+            if row["cell"]["pair"] == pair:
+                design = row["cell"]["design"] + (", random start" if row["cell"]["start"] == "random" else "")
+                for name, score in ((design, row["score"]), ("dictionary with a language model", row["dictionary"])):
+                    shares.setdefault(name, []).append(score / row["ceiling"])
+        over_ceiling[pair] = {name: float(np.mean(values)) for name, values in shares.items()}
+    add_run(path.stem, {
+        "command": f"sae-translate ablate {path}", "trainings": [len(found), len(wanted)],
+        "cpu_seconds": sum(row["cpu_seconds"] for row in found), "effects": [asdict(one) for one in effect],
+        "needed": needed(effect), "agreement": asdict(follows), "over_ceiling": over_ceiling,
     })  # fmt: skip
 
 
@@ -363,7 +400,7 @@ def write_page() -> None:
     lines = ["# Translation without pairs", "", INTRODUCTION, ""]
     for key, run in json.loads(REPORT.read_text(encoding="utf-8"))["runs"].items():
         lines += [f"## {key}", "", f"    {run['command']}", ""]
-        lines += ablation_lines(run) if key == "ablation" else figure_lines(run)
+        lines += ablation_lines(run) if "effects" in run else figure_lines(run)
     write_text(REPORT.with_suffix(".md"), "\n".join(lines))
 
 
@@ -384,8 +421,10 @@ def ablation_lines(run: dict) -> list[str]:
     """The leave-one-out and add-one tables, and how the criterion follows the truth."""
     done, planned = run["trainings"]
     lines = [
-        f"{done} of {planned} trainings. Needed on two pairs or more: {', '.join(run['needed']) or 'nothing'}.",
+        f"{done} of {planned} trainings, {run['cpu_seconds']:,.0f} CPU seconds. Needed on two pairs or more: "
+        f"{', '.join(run['needed']) or 'nothing'}.",
         "",
+        *over_ceiling_lines(run["over_ceiling"]),
         "| what | how | pair | difference of the score | 95 % interval | n |",
         "|---|---|---|---|---|---|",
     ]
@@ -403,6 +442,16 @@ def ablation_lines(run: dict) -> list[str]:
     for pair, value in agreed["by_pair"].items():
         shown = "-" if value is None else f"{value:.2f}"
         lines.append(f"| {pair} | {shown} | {agreed['picked'][pair]:.2f} |")
+    return [*lines, ""]
+
+
+def over_ceiling_lines(shares: dict[str, dict[str, float]]) -> list[str]:
+    """Mean score over the ceiling by design and pair, that of the start beside it."""
+    designs = list(dict.fromkeys(name for pair in shares.values() for name in pair))
+    lines = [f"| score over ceiling | {' | '.join(shares)} |", f"|---|{'---|' * len(shares)}"]
+    for design in designs:
+        values = (f"{pair[design]:.3f}" if design in pair else "-" for pair in shares.values())
+        lines.append(f"| {design} | {' | '.join(values)} |")
     return [*lines, ""]
 
 
@@ -426,6 +475,7 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=32)
     parser.add_argument("--positions", type=int, default=10_000)
     parser.add_argument("--control", action="store_true")
+    parser.add_argument("--supervised", action="store_true", help="train the same network on true pairs too")
     parser.add_argument("--documents", type=int, default=None)
     parser.add_argument("--vocabulary", type=int, default=3000)
     parser.add_argument("--refinements", type=int, default=4)
@@ -440,7 +490,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.what == "ablation":
-        add_ablation(Path(arguments.source))
+        add_ablation(Path(arguments.source), Path(arguments.target or "configs/ablation.json"))
     if arguments.what in ("page", "ablation"):
         write_page()
         return
