@@ -25,7 +25,7 @@ class MomentsConfig:
 
     lags: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 9, 12)
     "Distances, in positions, at which covariances are compared; 0 must be among them."
-    steps: int = 8
+    steps: int = 12
     "Steps of alternating least squares."
     ridge: float = 0.05
     "Of every step, as a share of the mean square of what is regressed on."
