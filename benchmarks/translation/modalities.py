@@ -63,24 +63,28 @@ CODES = 512
 LM_WEIGHT = 0.5
 "Of the dictionary's own translations; the default of `sae-translate train`."
 SENTENCE_ENDS = (".", "!", "?")
-INTRODUCTION = """Source (activations or latents of some documents), target (the text of others) and test share no document. Means over
-seeds (range); a seed deals the documents, starts k-means and decipherment.
+INTRODUCTION = """Source (activations or latents of some documents), target (the text of others) and test share no
+document. Means over seeds (range); a seed deals the documents, starts k-means and decipherment.
 
-`dictionary`: every position's likeliest token under the deciphered coupling; `with a trigram model`: the same as a noisy
-channel, the language model of the target's text at weight 0.5; `reader`: a linear discriminant of the position's own
-activation or latents, taught by those translations and then by its own, four rounds (`sae_translate.translate.reader`).
-`paired`: the same three where the tokens under the source are known; the paired dictionary of codes is the majority
-token of every code. BLEU and chrF are sacrebleu's, of words, a line a sentence. `variance explained`: of the test's
-activations, after latents -> text -> latents -> the SAE's decoder; what is not told stays at the mean. `told` text may
-explain more than the true text: the writer learnt from told text, errors and all, so read it beside the accuracy.
+`dictionary`: every position's likeliest token under the deciphered coupling; `with a trigram
+model`: the same as a noisy channel, the language model of the target's text at weight 0.5;
+`reader`: a linear discriminant of the position's own activation or latents, taught by those
+translations and then by its own, four rounds (`sae_translate.translate.reader`). `paired`: the same
+three where the tokens under the source are known; the paired dictionary of codes is the majority
+token of every code. BLEU and chrF are sacrebleu's, of words, a line a sentence. `variance
+explained`: of the test's activations, after latents -> text -> latents -> the SAE's decoder; what
+is not told stays at the mean. `told` text may explain more than the true text: the writer learnt
+from told text, errors and all, so read it beside the accuracy.
 
-Models: `best` takes every latent's likeliest partner, `one to one` the assignment of the greatest sum; `moments` reads
-both off the correlations expected from lagged covariances (`sae_translate.align.moments`).
+Models: `best` takes every latent's likeliest partner, `one to one` the assignment of the greatest
+sum; `moments` reads both off the correlations expected from lagged covariances
+(`sae_translate.align.moments`).
 
-What was looked at with gold in sight, on seed 0 alone, so that these figures may flatter: the reader against hidden
-Markov estimates with emissions of codes (worse than the dictionary) and of Gaussians (0.81 after layer 3); its reach of 0
-neighbours (1 was better after layer 5, worse after layer 3 and on the demo); a temperature that is fitted instead of set;
-for two models, expected correlations against FAQ (worse), against a pivot through text (no better), and how many lags and
+What was looked at with gold in sight, on seed 0 alone, so that these figures may flatter: the
+reader against hidden Markov estimates with emissions of codes (worse than the dictionary) and of
+Gaussians (0.81 after layer 3); its reach of 0 neighbours (1 was better after layer 5, worse after
+layer 3 and on the demo); a temperature that is fitted instead of set; for two models, expected
+correlations against FAQ (worse), against a pivot through text (no better), and how many lags and
 steps. Ridge and temperature of every reader are chosen by labels of its own on segments held out."""
 
 
@@ -456,7 +460,7 @@ def reading_lines(results: list[dict]) -> list[str]:
         rows.append([layer, *over, spanned([one["over_paired_reader"] for one in own]),
                      spanned([one["most_frequent_token"] for one in own]),
                      spanned([one["cpu_seconds"] for one in own], 0)])  # fmt: skip
-    head = [f"accuracy over the paired dictionary's{extra}" for extra in (": dictionary", ": with a trigram model", ": reader")]
+    head = [f"accuracy over the paired dictionary's: {way}" for way in ways]
     lines += table(["", *head, "reader over paired reader", "always the most frequent token", "CPU s, unpaired"], rows)
     if "explained_variance" in results[0][layers[0]]:
         names = list(results[0][layers[0]]["explained_variance"])
@@ -485,9 +489,9 @@ def model_lines(results: list[dict]) -> list[str]:
     rows = [[name, *(spanned([read(one)[how] for one in results if not name.startswith("control") or one["seed"] == 0])
                      for how in hows)] for name, read in cases.items()]  # fmt: skip
     about = results[0]
-    return [f"{about['latents'][0]} and {about['latents'][1]} live latents, {about['scored']} scored (seed 0); positions "
-            f"of source, target, test: {about['positions']}; {spanned([one['cpu_seconds'] for one in results], 0)} CPU "
-            "seconds.", "", *table([f"{len(results)} seeds", *hows], rows)]  # fmt: skip
+    seconds = spanned([one["cpu_seconds"] for one in results], 0)
+    return [f"Seed 0: {about['latents']} live latents, {about['scored']} scored, {about['positions']} positions of source, "
+            f"target and test. {seconds} CPU seconds.", "", *table([f"{len(results)} seeds", *hows], rows)]  # fmt: skip
 
 
 LINES = {"codebooks": codebook_lines, "activations": reading_lines, "latents": reading_lines, "models": model_lines}
