@@ -490,8 +490,9 @@ def model_lines(results: list[dict]) -> list[str]:
                      for how in hows)] for name, read in cases.items()]  # fmt: skip
     about = results[0]
     seconds = spanned([one["cpu_seconds"] for one in results], 0)
-    return [f"Seed 0: {about['latents']} live latents, {about['scored']} scored, {about['positions']} positions of "
-            f"source, target and test. {seconds} CPU seconds.", "", *table([f"{len(results)} seeds", *hows], rows)]  # fmt: skip
+    about = (f"Seed 0: {about['latents']} live latents, {about['scored']} scored, {about['positions']} positions of "
+             f"source, target and test. {seconds} CPU seconds.")  # fmt: skip
+    return [about, "", *table([f"{len(results)} seeds", *hows], rows)]
 
 
 LINES = {"codebooks": codebook_lines, "activations": reading_lines, "latents": reading_lines, "models": model_lines}
