@@ -21,7 +21,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,9 @@ from scipy.sparse.csgraph import connected_components
 
 from sae_translate.align.alignment import Alignment, through
 from sae_translate.align.contexts import ContextsConfig, align_contexts
+from sae_translate.align.core import core_of, smooth, start_emission
 from sae_translate.align.decipher import DecipherConfig, decipher
+from sae_translate.align.emission import maximise
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import (
     keep_items,
@@ -278,6 +281,53 @@ def latents(seed: int, size: int) -> list[dict]:
             for name, made in (("decipher", straight), ("decipher, contexts", by_tokens))]  # fmt: skip
 
 
+def truth(seed: int, size: int) -> dict:
+    """Decipherment started from the gold, and from noise as it does: whether likelihood leads to the dictionary."""
+    task = tatoeba(size, seed)
+    config = DecipherConfig(seed=seed)
+    cipher, plain = (core_of(side, size, config) for side in (task.source, task.target))
+    likely, noise = smooth(plain).joint, start_emission(cipher, plain, config, torch.Generator().manual_seed(seed))
+    gold = task.gold["mutual"]
+    rows, columns = ({int(item): i for i, item in enumerate(core.items)} for core in (cipher, plain))
+    told = noise.clone()
+    for source, targets in gold.items():
+        for target in targets:
+            told[:, rows[source]] *= 0.02
+            told[columns[target], rows[source]] = 1.0
+    told /= told.sum(1, keepdim=True)
+
+    def share_right(emission: torch.Tensor) -> float:
+        answers = (plain.frequency[:, None] * emission)[: len(columns), : len(rows)].argmax(0)
+        return float(np.mean([int(plain.items[answers[rows[i]]]) in gold[i] for i in gold]))
+
+    found = {"items": size, "seed": seed, "n": len(gold)}
+    for name, start in (("gold", told), ("noise", noise)):
+        fit = maximise(cipher.joint, likely, start, config.iterations, config.tolerance, weights=cipher.local)
+        found[name] = {"objective": [fit.trace[0], fit.trace[-1]],
+                       "p_at_1": [share_right(start), share_right(fit.emission)]}  # fmt: skip
+    return found
+
+
+LEFT_OUT = {
+    "whole": {},
+    "no window": {"window": 0},
+    "one lag": {"lags": (1,)},
+    "six lags": {"lags": (1, 2, 3, 4, 5, 6)},
+    "300 contexts": {"contexts": 300},
+    "one step": {"steps": 1},
+    "four steps": {"steps": 4},
+    "core of 100": {"core": 100},
+}
+"Parts of `align_contexts` left out or changed, one at a time."
+
+
+def necessity(seed: int, size: int) -> list[dict]:
+    task = tatoeba(size, seed)
+    return [report("Tatoeba English-German", f"contexts, {name}", partial(
+        align_contexts, task.source, task.target, ContextsConfig(seed=seed, null_surrogates=0, **change)),
+        task, size, seed) for name, change in LEFT_OUT.items()]  # fmt: skip
+
+
 def page(result: dict) -> str:
     about = """`contexts` is `align_contexts`, `decipher` EM on all words; CPU seconds of one thread, with the verdict,
 which `decipher` went without. Agreement is the verdict's: of two dictionaries from lags that they do not share, beside
@@ -298,12 +348,20 @@ and the way back were measured with it as it stood."""
                   f"{p['token_weighted']:.3f} | {p['confidence']:.2f} | {p['ece']:.3f}{tail}"
                   for name, p in row["scores"].items()]  # fmt: skip
         lines += [] if row["scores"] else [f"{head} |  |  |  |  |  | {tail}"]
+    if result.get("truth"):
+        lines += ["", "## Decipherment by likelihood, started from the gold", "",
+                  "Explained information and P@1 (mutual gold) at the start and at the end.", "",
+                  "| words | seed | start | objective | P@1 | n |", "|---|---|---|---|---|---|"]  # fmt: skip
+        lines += [f"| {row['items']} | {row['seed']} | {name} | {row[name]['objective'][0]:.3f} to "
+                  f"{row[name]['objective'][1]:.3f} | {row[name]['p_at_1'][0]:.3f} to {row[name]['p_at_1'][1]:.3f} | "
+                  f"{row['n']} |" for row in result["truth"] for name in ("gold", "noise")]  # fmt: skip
     return "\n".join([*lines, "", *(f"`{command}`  " for command in result["commands"]), ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=["tatoeba", "back", "docs", "controls", "latents"])
+    parts = ["tatoeba", "back", "docs", "controls", "latents", "truth", "necessity"]
+    parser.add_argument("parts", nargs="+", choices=parts)
     parser.add_argument("--items", type=int, default=1000, help="words a side, but for controls")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the sets, the starts and the surrogates")
     parser.add_argument("--methods", nargs="*", default=["contexts"], choices=["contexts", "decipher"])
@@ -322,6 +380,11 @@ def main() -> None:
         "docs": ("documentation Italian-French", lambda seed: docs(given.items)),
     }
 
+    several = {
+        "controls": controls, "latents": lambda seed: latents(seed, given.items),
+        "necessity": lambda seed: necessity(seed, given.items), "truth": lambda seed: [],
+    }  # fmt: skip
+
     def add(rows: list[dict]) -> None:
         result["rows"].extend(rows)
         for row in rows:
@@ -331,11 +394,10 @@ def main() -> None:
 
     for part in given.parts:
         for seed in given.seeds:
-            if part == "controls":
-                add(controls(seed))
-                continue
-            if part == "latents":
-                add(latents(seed, given.items))
+            if part == "truth":
+                result.setdefault("truth", []).append(truth(seed, given.items))
+            if part in several:
+                add(several[part](seed))
                 continue
             case, made = tasks[part]
             task = made(seed)

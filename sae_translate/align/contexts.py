@@ -2,7 +2,7 @@
 
 Decipherment asks that one language's co-occurrence be the other's seen through an emission. Between two natural
 languages it never is, as their word orders differ, and the likelihood then bends the dictionary: started at the truth,
-it leaves it (reports/decipherment.md). What survives is which contexts an item prefers. So every item's log odds with
+it leaves it (reports/words.md). What survives is which contexts an item prefers. So every item's log odds with
 context words, before it, behind it, and in the same segment at any distance, are carried over by the dictionary found
 so far, and the dictionary is chosen anew by CSLS, in both directions, as self-learning does with vectors (Artetxe et
 al. 2018, arXiv 1805.06297, section 3.3).
