@@ -118,13 +118,14 @@ def bare_forward(network: GPTNeoXForCausalLM, tokens: Tensor, use: Callable[[Ten
 
 def environment(name: str) -> Path:
     """The python of a peers' environment, made where it is not there, with the torch that runs here."""
-    python = BENCH / name / "bin" / "python"
-    if not python.exists():
+    python, complete = BENCH / name / "bin" / "python", BENCH / name / "complete"
+    if not complete.exists():
         subprocess.run([sys.executable, "-m", "venv", BENCH / name], check=True)
         pip = [python, "-m", "pip", "--quiet"]
         torch_here = f"torch=={torch.__version__.split('+')[0]}"
         subprocess.run([*pip, "install", torch_here, *PACKAGES[name]], check=True)
         subprocess.run([*pip, "uninstall", "--yes", *UNWANTED], check=True)
+        complete.touch()
     return python
 
 
