@@ -128,7 +128,7 @@ class Manifest:
     "The dtype the model ran in; activations and latents are stored as float16."
     batch_size: int
     seed: int
-    "Chooses the random sample behind the quantile contexts."
+    "Chooses the sample behind the random and the quantile contexts."
     n_tokens: int
     n_contexts: int
     n_documents: int

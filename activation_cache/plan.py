@@ -63,7 +63,7 @@ class RecordingConfig:
     batch_size: int = 16
     "Contexts in one forward."
     seed: int = 0
-    "Chooses the random sample behind the quantile contexts."
+    "Chooses the sample behind the random and the quantile contexts."
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,7 @@ class ActivationCache:
         return out
 
     def statistics(self, sae: str | None = None) -> LatentStatistics:
-        """Density, moments, histogram, top and quantile contexts of every latent."""
+        """Density, moments, histogram, tokens, and top, random and quantile contexts of every latent."""
         file = layout.statistics_file(self._sae_index(sae))
         return LatentStatistics(**read_arrays(self.path, file, self.manifest.key))
 
