@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from activation_cache.errors import UserError
-from sae_translate.align import retrieval
 from sae_translate.align.retrieval import (
     METHODS,
     assign_one_to_one,
     hubness,
     largest,
     mutual_pairs,
-    neighbourhood,
     neighbourhoods,
     precision_at,
+    raised,
     retrieve,
     unit,
 )
@@ -31,8 +30,8 @@ def whole_csls(x, y, k=10):
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_any_size_find_the_same_neighbours(method):
     x, y = points(97, 16, 1), points(83, 16, 2)
-    whole = retrieve(x, y, 7, method, block=1000)
-    for block in (1, 5, 32):
+    whole = retrieve(x, y, 7, method)
+    for block in (1, 500, 3000):
         cut = retrieve(x, y, 7, method, block=block)
         assert torch.equal(cut.indices, whole.indices)
         assert torch.allclose(cut.scores, whole.scores, atol=1e-5)
@@ -41,7 +40,7 @@ def test_blocks_of_any_size_find_the_same_neighbours(method):
 def test_streamed_csls_is_the_formula_on_the_whole_matrix():
     x, y = points(60, 8, 3), points(70, 8, 4)
     expected = whole_csls(x, y).topk(5, 1)
-    found = retrieve(x, y, 5, "csls", block=16)
+    found = retrieve(x, y, 5, "csls", block=1000)
     assert torch.equal(found.indices, expected.indices)
     assert torch.allclose(found.scores, expected.values, atol=1e-5)
 
@@ -112,28 +111,30 @@ def test_an_unknown_method_names_the_known_ones():
 
 
 def test_no_array_is_larger_than_a_block(monkeypatch):
-    """The products inside are at most block x block, whatever n is."""
+    """The products inside hold at most `block` scores, whatever n is."""
     seen = []
-    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch, "mm", lambda *sides, out, mm=torch.mm: seen.append(out.numel()) or mm(*sides, out=out))
+    retrieve(points(500, 8), points(400, 8), 3, "csls", block=4000)
+    assert seen and max(seen) <= 4000
 
-    def watched(left, right):
-        out = product(left, right)
-        seen.append(out.numel())
-        return out
 
-    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
-    retrieval.retrieve(points(500, 8), points(400, 8), 3, "csls", block=64)
-    assert max(seen) <= 64 * 64
+def test_the_largest_of_every_column_are_raised_by_rows_in_any_order():
+    scores = points(100, 30).sort(dim=0).values  # ascending: every row raises every column
+    best = torch.full((30, 5), -torch.inf)
+    for part in scores.split([3, 40, 57]):
+        best = raised(best, part)
+    assert torch.equal(best, scores.topk(5, dim=0).values.T)
+    assert torch.equal(raised(best, scores[:40]), best)
 
 
 def test_both_neighbourhoods_come_from_one_pass_in_any_blocks():
-    draw = torch.Generator().manual_seed(0)
-    x, y = (unit(torch.randn(n, 8, generator=draw)) for n in (53, 37))
-    for block in (7, 16, 100):
+    x, y = unit(points(53, 8)), unit(points(37, 8, 1))
+    cosine = x @ y.T
+    for block in (40, 500, 3000):
         of_source, of_target = neighbourhoods(x, y, 10, block)
-        assert torch.allclose(of_source, neighbourhood(x, y), atol=1e-6)
-        assert torch.allclose(of_target, neighbourhood(y, x), atol=1e-6)
-    few = neighbourhoods(x[:3], y, 10, 2)
+        assert torch.allclose(of_source, cosine.topk(10, 1).values.mean(1), atol=1e-6)
+        assert torch.allclose(of_target, cosine.topk(10, 0).values.mean(0), atol=1e-6)
+    few = neighbourhoods(x[:3], y, 10, 74)
     assert torch.allclose(few[1], (y @ x[:3].T).mean(1), atol=1e-6)
 
 

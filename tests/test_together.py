@@ -9,12 +9,12 @@ import torch
 from activation_cache.errors import UserError
 from sae_translate.align.alignment import NullVerdict
 from sae_translate.align.decipher import DecipherConfig
+from sae_translate.align.retrieval import csls_scores
 from sae_translate.align.together import (
     Experts,
     TogetherConfig,
     align_together,
     believed_plan,
-    csls_scores,
     joined,
     mixed,
     trusted,

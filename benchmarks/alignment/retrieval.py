@@ -15,17 +15,16 @@ from pathlib import Path
 
 import torch
 
-from sae_translate.align.retrieval import BLOCK, blocks, retrieve
+from sae_translate.align.retrieval import products, retrieve
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def products(source: torch.Tensor, target: torch.Tensor) -> None:
-    """Every block of the product, twice, and nothing else."""
-    for rows in blocks(len(source), BLOCK):
-        for columns in blocks(len(target), BLOCK):
-            source[rows] @ target[columns].T
-            target[columns] @ source[rows].T
+def twice(source: torch.Tensor, target: torch.Tensor) -> None:
+    """The product, some rows at a time, twice, and nothing else."""
+    for _ in range(2):
+        for _ in products(source, target):
+            pass
 
 
 def timed(run) -> float:
@@ -48,7 +47,7 @@ def main() -> None:
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = []
     for _ in range(given.repetitions):
-        bare = timed(lambda: products(source, target))
+        bare = timed(lambda: twice(source, target))
         whole = timed(lambda: retrieve(source, target, given.k, "csls"))
         rows.append({"bare_cpu_seconds": bare, "csls_cpu_seconds": whole, "share_of_speed": bare / whole})
         print(json.dumps(rows[-1]), flush=True)

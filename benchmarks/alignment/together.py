@@ -18,8 +18,8 @@ import torch
 from run import DATA, ROOT, gold_of
 
 from sae_translate.align.decipher import DecipherConfig, decipher
-from sae_translate.align.retrieval import precision_at
-from sae_translate.align.together import Experts, TogetherConfig, believed_plan, csls_scores, joined, trusted
+from sae_translate.align.retrieval import csls_scores, precision_at
+from sae_translate.align.together import Experts, TogetherConfig, believed_plan, joined, trusted
 from sae_translate.align.vectors import VectorsConfig, fit_vectors, vectors_of
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import one_item_per_position

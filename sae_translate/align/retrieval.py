@@ -1,10 +1,11 @@
-"""Retrieval: the nearest targets of every source vector, exact, in blocks, never as a whole n x n array.
+"""Retrieval: the nearest targets of every source vector, exact, some rows at a time, never as a whole n x n array.
 
 Hubs (targets near to everything) are held down by a penalty per target; a method is how that penalty is found:
 CSLS (Conneau et al. 2018, "Word translation without parallel data", arXiv 1710.04087, section 2.3) or the inverted
 softmax (Smith et al. 2017, "Offline bilingual word vectors", arXiv 1702.03859).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,10 +16,8 @@ from torch import Tensor
 
 from activation_cache.errors import UserError, choose
 
-GROUP = 16
-"Columns that share a maximum in the search for the largest."
-BLOCK = 2048
-"Rows and columns of one product: 16 MB in float32."
+BLOCK = 40_000_000
+"Scores held at a time: some rows against all columns, 160 MB in float32."
 
 
 @dataclass(frozen=True)
@@ -35,24 +34,35 @@ def unit(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
 
 
-def blocks(n: int, size: int) -> Iterator[slice]:
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+def products(
+    queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], block: int = BLOCK
+) -> Iterator[Float[Tensor, "some m"]]:
+    """Some rows of queries . keys after the other, `block` scores at most or one row; each is gone when the next comes:
+    one buffer holds them all."""
+    rows = min(max(1, block // len(keys)), len(queries))
+    buffer = queries.new_empty(rows, len(keys))
+    for start in range(0, len(queries), rows):
+        part = queries[start : start + rows]
+        yield torch.mm(part, keys.T, out=buffer[: len(part)])
 
 
 def largest(scores: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k largest of every row, best first, and where they stand: `topk`, several times faster for wide rows.
 
-    The k largest lie in the k groups of the largest maxima, so only these are looked at one by one.
+    The k largest lie in the k groups of the largest maxima, so only these are looked at one by one; groups are as many
+    as what is then looked at.
     """
     n, m = scores.shape
-    groups = m // GROUP
-    if m % GROUP or groups < 4 * k:
+    size = math.isqrt(m // k)
+    if size < 4:
         found = scores.topk(min(k, m), dim=1)
         return found.values, found.indices
-    near = scores.view(n, GROUP, groups).amax(dim=1).topk(k, dim=1).indices
-    members = torch.arange(GROUP, device=scores.device)[:, None] * groups
-    index = (near[:, None] + members).flatten(1)
+    groups = m // size
+    whole = groups * size
+    near = scores[:, :whole].unflatten(1, (size, groups)).amax(dim=1).topk(k, dim=1, sorted=False).indices
+    members = torch.arange(size, device=scores.device)[:, None] * groups
+    rest = torch.arange(whole, m, device=scores.device).expand(n, -1)
+    index = torch.cat([(near[:, None] + members).flatten(1), rest], dim=1)
     found = scores.gather(1, index).topk(k, dim=1)
     return found.values, index.gather(1, found.indices)
 
@@ -60,45 +70,49 @@ def largest(scores: Float[Tensor, "n m"], k: int) -> tuple[Float[Tensor, "n k"],
 def streamed(
     queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int, penalty: Float[Tensor, "m"], block: int
 ) -> Neighbours:
-    """The k largest of query . key - penalty(key), a block of each at a time."""
-    scores, indices = [], []
-    for rows in blocks(len(queries), block):
-        best = queries.new_full((rows.stop - rows.start, 0), 0.0)
-        where = torch.empty(best.shape, dtype=torch.int64, device=queries.device)
-        for columns in blocks(len(keys), block):
-            product = queries[rows] @ keys[columns].T - penalty[columns]
-            values, indices_of = largest(product, k)
-            best = torch.cat([best, values], dim=1)
-            where = torch.cat([where, indices_of + columns.start], dim=1)
-            if best.shape[1] > k:
-                top = best.topk(k, dim=1)
-                best, where = top.values, where.gather(1, top.indices)
-        order = best.argsort(dim=1, descending=True, stable=True)
-        scores.append(best.gather(1, order))
-        indices.append(where.gather(1, order))
-    return Neighbours(torch.cat(scores), torch.cat(indices))
-
-
-def neighbourhood(
-    queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int = 10, block: int = BLOCK
-) -> Float[Tensor, "n"]:
-    """Mean cosine of every query to its k nearest keys: r of CSLS. Unit rows."""
-    nearest = streamed(queries, keys, min(k, len(keys)), queries.new_zeros(len(keys)), block)
-    return nearest.scores.mean(dim=1)
+    """The k largest of query . key - penalty(key), some queries at a time."""
+    queries = torch.nn.functional.pad(queries, (0, 1), value=1.0)
+    found = [largest(scores, k) for scores in products(queries, torch.cat([keys, -penalty[:, None]], dim=1), block)]
+    return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def neighbourhoods(
     source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], k: int = 10, block: int = BLOCK
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "m"]]:
-    """Mean cosine of every row to its k nearest on the other side, both sides from one pass over the products."""
-    of_source = source.new_full((len(source), min(k, len(target))), -torch.inf)
+    """Mean cosine of every row to its k nearest on the other side, r of CSLS, both from one product. Unit rows."""
+    of_source = []
     of_target = source.new_full((len(target), min(k, len(source))), -torch.inf)
-    for rows in blocks(len(source), block):
-        for columns in blocks(len(target), block):
-            product = source[rows] @ target[columns].T
-            for best, part, own in ((of_source, rows, product), (of_target, columns, product.T.contiguous())):
-                best[part] = torch.cat([best[part], largest(own, k)[0]], dim=1).topk(best.shape[1], dim=1).values
-    return of_source.mean(dim=1), of_target.mean(dim=1)
+    seen = 0
+    for scores in products(source, target, block):
+        of_source.append(largest(scores, min(k, len(target)))[0].mean(dim=1))
+        while len(scores):  # no more rows at a time than were seen, so that few are above what was found in those
+            size = max(seen, 16 * k)
+            of_target, scores = raised(of_target, scores[:size]), scores[size:]
+            seen += size
+    return torch.cat(of_source), of_target.mean(dim=1)
+
+
+def raised(best: Float[Tensor, "m k"], scores: Float[Tensor, "n m"]) -> Float[Tensor, "m k"]:
+    """The k largest of every column, largest first: of those so far, largest first, and of these rows.
+
+    Only groups of rows whose maximum is above the least so far are looked at.
+    """
+    size = 8
+    whole = len(scores) // size * size
+    grouped = scores[:whole].unflatten(0, (size, -1))
+    group, column = (grouped.amax(dim=0) > best[:, -1]).nonzero(as_tuple=True)
+    order = column.argsort(stable=True)
+    group, column = group[order], column[order]
+    rank = torch.arange(len(column), device=column.device) - torch.searchsorted(column, column)
+    more = best.new_full((len(best), int(rank.amax()) + 1 if len(rank) else 0, size), -torch.inf)
+    more[column, rank] = grouped[:, group, column].T
+    return torch.cat([best, more.flatten(1), scores[whole:].T], dim=1).topk(best.shape[1], dim=1).values
+
+
+def csls_scores(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """CSLS of every pair of unit rows: 2 cos - r_source - r_target."""
+    of_source, of_target = neighbourhoods(source, target)
+    return 2 * source @ target.T - of_source[:, None] - of_target
 
 
 Penalties = tuple[Tensor, Tensor | None]
@@ -119,10 +133,7 @@ def inverted_softmax_penalty(
     source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], block: int, sharpness: float = 30.0
 ) -> Penalties:
     """log of the softmax's normaliser over all sources, in units of a cosine."""
-    norms = []
-    for rows in blocks(len(target), block):
-        parts = [(sharpness * target[rows] @ source[part].T).logsumexp(dim=1) for part in blocks(len(source), block)]
-        norms.append(torch.stack(parts).logsumexp(dim=0))
+    norms = [(sharpness * scores).logsumexp(dim=1) for scores in products(target, source, block)]
     return torch.cat(norms) / sharpness, None
 
 
@@ -139,7 +150,7 @@ def retrieve(
 ) -> Neighbours:
     """The k best targets of every source by `method`; rows are brought to unit length first.
 
-    Memory beside the input is a block squared and n x k. The score of CSLS is 2 cos - r_source - r_target. Raises
+    Memory beside the input is some `block` scores and n x k. The score of CSLS is 2 cos - r_source - r_target. Raises
     `UserError` for vectors that cannot be compared, a k larger than the targets, or an unknown method.
     """
     penalise = choose(METHODS, method, "retrieval method")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from activation_cache.errors import UserError
 from sae_translate.align.adversarial import adversarial_start
-from sae_translate.align.retrieval import neighbourhood, unit
+from sae_translate.align.retrieval import csls_scores, unit
 
 Start = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 "Raw vectors of the source and the target -> scores source x target, in standard deviations."
@@ -34,7 +34,7 @@ def signature_start(
     """CSLS between signatures. Draws nothing."""
     length = min(len(source), len(target))
     x, y = signatures(source, length), signatures(target, length)
-    scores = 2 * x @ y.T - neighbourhood(x, y)[:, None] - neighbourhood(y, x)
+    scores = csls_scores(x, y)
     return scores / scores.std().clamp_min(1e-12)
 
 
@@ -56,7 +56,7 @@ def landmark_scores(
     Relative representations (Moschella et al. 2023, arXiv 2209.15430); a rotation leaves them as they are.
     """
     x, y = (unit(unit(side) @ unit(known).T) for side, known in ((source, source_known), (target, target_known)))
-    scores = 2 * x @ y.T - neighbourhood(x, y)[:, None] - neighbourhood(y, x)
+    scores = csls_scores(x, y)
     return scores / scores.std().clamp_min(1e-12)
 
 

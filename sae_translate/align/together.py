@@ -18,7 +18,7 @@ from activation_cache.errors import UserError
 from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.matching import balanced
-from sae_translate.align.retrieval import mutual_pairs, neighbourhood
+from sae_translate.align.retrieval import csls_scores, mutual_pairs
 from sae_translate.align.vectors import VectorsConfig, fit_vectors, vectors_of
 from sae_translate.languages.language import Language
 
@@ -52,11 +52,6 @@ class Experts:
         """P(target | source) by both."""
         odds = self.sharpness * self.scores + mixed(self.posterior, self.doubt).log()
         return balanced(odds, balancing)
-
-
-def csls_scores(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """CSLS of every pair of unit rows."""
-    return 2 * source @ target.T - neighbourhood(source, target)[:, None] - neighbourhood(target, source)[None]
 
 
 def mixed(posterior: Float[Tensor, "n m"], doubt: float) -> Float[Tensor, "n m"]:

@@ -1,7 +1,7 @@
 """Alignment from vectors: a dictionary between two sets of vectors in unrelated coordinates, without a pair."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -35,8 +35,12 @@ class VectorsConfig:
     "What the first coupling is read from: signature or random."
     core: int = 1000
     "How many of the most frequent items on each side are aligned first."
+    wide: int = 5000
+    "How many a further search sees: points that come in no order have few in common among the first of each side."
     axes: int = 150
-    "Principal axes the core is aligned in, every second run in all: fewer are faster and, for words, more robust."
+    "Principal axes a search begins with, before one in all: fewer are faster and, for words, more robust."
+    searches: int = 4
+    "Most searches made: of the core along the leading axes, along all, then of the wide core likewise."
     start_sharpness: float = 1.0
     "Sharpness of the first coupling, per standard deviation of the start's scores."
     pairs_weight: float = 3.0
@@ -47,14 +51,14 @@ class VectorsConfig:
     "Sharpness of transport, per unit of cosine, in the first step."
     last_sharpness: float = 20.0
     "Sharpness in the last step; the objective is measured with it."
-    restarts: int = 1
-    "Runs that are always made; the one of the highest objective is kept."
-    patience: int = 5
-    "Further runs, made only while none is believed."
-    grown: int = 4000
+    grown: int = 5000
     "How many of the most frequent items the map is fitted on in the end."
     growth: tuple[float, ...] = (8.0, 10.0, 12.0, 15.0, 18.0, 20.0)
-    "Sharpness of every step on the grown set."
+    "Sharpness of every step of a pass over the grown set."
+    passes: int = 10
+    "Most passes; the last is the first that raises the objective by less than `tolerance`."
+    tolerance: float = 0.001
+    "Mean cosine that a pass over the grown set must add for another to follow."
     reweightings: int = 2
     "How often both sides are whitened and reweighted by how far they agree; 0 leaves the map a rotation."
     power: float = 0.5
@@ -69,12 +73,12 @@ class VectorsConfig:
     "How targets are ranked: csls, cosine or inverted_softmax."
     k: int = 10
     "Targets listed for every source."
-    null_surrogates: int = 2
-    "Surrogates of the target against which the objective is judged; 0 gives no verdict."
+    null_surrogates: int = 1
+    "Surrogates of the target against which every search is judged; 0 gives one search and no verdict."
     margin: float = 0.07
     "By how much the objective must exceed the best surrogate's."
     seed: int = 0
-    "Seeds the further runs and the surrogates."
+    "Seeds the surrogates, and a start that draws."
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class VectorFit:
     objective: float
     verdict: NullVerdict | None
     objectives: tuple[float, ...]
-    "Of every run."
+    "Of every search."
 
     def source(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n common"]:
         """Source vectors, as they came, in the common space."""
@@ -99,59 +103,51 @@ class VectorFit:
 
 
 @dataclass(frozen=True)
-class _Core:
-    """The most frequent vectors of one side, and some more to choose from: as they came, and normalised."""
+class _Search:
+    """The most frequent vectors of either side, as they came and normalised, and how many axes to begin with."""
 
-    raw: Float[Tensor, "pool d"]
-    vectors: Float[Tensor, "pool d"]
-    size: int
+    source: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]
+    target: tuple[Float[Tensor, "m e"], Float[Tensor, "m e"]]
+    axes: int
 
-    def chosen(self, run: int, generator: torch.Generator) -> Int[Tensor, "chosen"]:
-        """The most frequent items for the first two runs, a random choice out of a few more for the others."""
-        if run < 2:
-            return torch.arange(self.size)
-        n = min(self.size, len(self.raw) - len(self.raw) // 10)
-        return torch.randperm(len(self.raw), generator=generator)[:n].sort().values
+    def scrambled(self, config: VectorsConfig, generator: torch.Generator) -> "_Search":
+        """The same against a surrogate of the target."""
+        raw = scrambled(self.target[0], generator)
+        return replace(self, target=(raw, normalised(raw, normalising_means(raw, config.normalisations))))
 
-    def along(self, n_axes: int) -> Float[Tensor, "pool axes"]:
-        """The vectors in their principal axes, at unit length."""
-        return unit(self.vectors @ principal_axes(self.vectors[: self.size], n_axes))
+    def run(
+        self,
+        config: VectorsConfig,
+        generator: torch.Generator,
+        known: tuple[Float[Tensor, "pairs d"], Float[Tensor, "pairs e"]] | None = None,
+    ) -> tuple[float, Float[Tensor, "n m"]]:
+        """Objective and coupling of annealed self-learning."""
+        (raw_x, whole_x), (raw_y, whole_y) = self.source, self.target
+        scores = choose(STARTS, config.start, "start")(raw_x, raw_y, generator)
+        if known is not None:
+            scores = scores + config.pairs_weight * landmark_scores(raw_x, raw_y, *known)
+        x, y = (unit(side @ principal_axes(side, self.axes)) for side in (whole_x, whole_y))
+        schedule = annealing(config.first_sharpness, config.last_sharpness, config.steps)
+        rotation = self_learn(x, y, transport(scores, config.start_sharpness), schedule)
+        coupling = transport(unit(x @ rotation) @ y.T, config.last_sharpness)
+        mapped = unit(whole_x @ polar(whole_x.T @ coupling @ whole_y))
+        return transport_objective(mapped, whole_y, config.last_sharpness), coupling
 
 
-def _core(raw: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], config: VectorsConfig) -> _Core:
-    size = min(config.core, len(raw))
-    pool = min(len(raw), size + size // 7)
-    return _Core(raw[:pool], vectors[:pool], size)
-
-
-def _run(
-    source: _Core,
-    target: _Core,
-    run: int,
+def _searches(
+    source: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]],
+    target: tuple[Float[Tensor, "m e"], Float[Tensor, "m e"]],
     config: VectorsConfig,
-    generator: torch.Generator,
-    known: tuple[Float[Tensor, "pairs d"], Float[Tensor, "pairs e"]] | None = None,
-) -> tuple[float, Float[Tensor, "n m"]]:
-    """Objective and coupling, on the most frequent items, of one run of annealed self-learning.
-
-    Runs take the leading principal axes and all axes by turns: the first suits words, the second points without any.
-    """
-    i, j = source.chosen(run, generator), target.chosen(run, generator)
-    scores = choose(STARTS, config.start, "start")(source.raw[i], target.raw[j], generator)
-    if known is not None:
-        scores = scores + config.pairs_weight * landmark_scores(source.raw[i], target.raw[j], *known)
-    n_axes = config.axes if run % 2 == 0 else max(source.raw.shape[1], target.raw.shape[1])
-    x, y = source.along(n_axes), target.along(n_axes)
-    rotation = self_learn(
-        x[i],
-        y[j],
-        transport(scores, config.start_sharpness),
-        annealing(config.first_sharpness, config.last_sharpness, config.steps),
-    )
-    coupling = transport(unit(x[: source.size] @ rotation) @ y[: target.size].T, config.last_sharpness)
-    whole, aim = source.vectors[: source.size], target.vectors[: target.size]
-    mapped = unit(whole @ polar(whole.T @ coupling @ aim))
-    return transport_objective(mapped, aim, config.last_sharpness), coupling
+) -> list[_Search]:
+    """Cheapest first; what would look at the same again is left out."""
+    most = max(len(source[0]), len(target[0]))
+    widest = max(source[0].shape[1], target[0].shape[1])
+    sizes = dict.fromkeys(min(size, most) for size in (config.core, config.wide))
+    return [
+        _Search(tuple(side[:size] for side in source), tuple(side[:size] for side in target), axes)
+        for size in sizes
+        for axes in dict.fromkeys(min(axes, widest) for axes in (config.axes, widest))
+    ][: config.searches]
 
 
 def _known(
@@ -167,24 +163,29 @@ def _known(
     return source[pairs[:, 0]], target[pairs[:, 1]]
 
 
-def _null(
-    source: _Core, target: Float[Tensor, "n e"], number: int, config: VectorsConfig, generator: torch.Generator
-) -> float:
-    """The objective that the same search, run `number` of it, reaches against a surrogate of the target."""
-    raw = scrambled(target[: config.core], generator)
-    vectors = normalised(raw, normalising_means(raw, config.normalisations))
-    return _run(source, _core(raw, vectors, config), number, config, generator)[0]
+@dataclass(frozen=True)
+class _Found:
+    """What one search found, and what it finds against surrogates."""
+
+    objective: float
+    coupling: Float[Tensor, "n m"]
+    null: tuple[float, ...]
+
+    @property
+    def margin(self) -> float:
+        return self.objective - max(self.null, default=0.0)
 
 
-def _judged(objective: float, null: tuple[float, ...], runs: int, config: VectorsConfig) -> NullVerdict:
-    threshold = max(null) + config.margin
-    believed = objective > threshold
+def _judged(found: _Found, number: int, config: VectorsConfig) -> NullVerdict:
+    threshold = max(found.null) + config.margin
+    believed = found.objective > threshold
     reason = (
-        f"mapped sources lie at a mean cosine of {objective:.3f} to their targets; the same search against targets "
-        f"whose axes were shuffled reaches {max(null):.3f}, and {threshold:.3f} was asked for: "
+        f"mapped sources lie at a mean cosine of {found.objective:.3f} to their targets; the same search against "
+        f"targets whose axes were shuffled reaches {max(found.null):.3f}, and {threshold:.3f} was asked for: "
         + ("the two spaces share their shape" if believed else "no shared shape was found, so no answer is given")
     )
-    return NullVerdict(objective, null, threshold, believed, reason, {"margin": objective - max(null), "runs": runs})
+    evidence = {"margin": found.margin, "searches": number}
+    return NullVerdict(found.objective, found.null, threshold, believed, reason, evidence)
 
 
 def fit_vectors(
@@ -196,9 +197,10 @@ def fit_vectors(
 ) -> VectorFit:
     """Maps of two sets of vectors, most frequent first, into one space. Dimensions may differ.
 
-    A core is aligned by annealed self-learning from several starts, the run with the highest objective is kept and
-    judged against surrogates, grown to more items and reweighted. Memory: `grown` squared. Bit-reproducible by
-    `config.seed` on one machine and number of threads. `pairs` are rows (source, target) known to be the same, a few or
+    A core is aligned by annealed self-learning and judged against surrogates; where that does not convince, further
+    searches follow, of more items, and the one that stands highest above its own surrogates is kept. It is grown to
+    more items and reweighted. Memory: the greater of `wide` and `grown`, squared. Bit-reproducible by `config.seed` on
+    one machine and number of threads. `pairs` are rows (source, target) known to be the same, a few or
     many: runs start from them too. Raises `UserError` for vectors that are undefined or too few, or pairs of none.
     """
     check_vectors("source", source)
@@ -208,28 +210,25 @@ def fit_vectors(
     generator = torch.Generator().manual_seed(config.seed)
     source_means, target_means = (normalising_means(side, config.normalisations) for side in (source, target))
     x, y = normalised(source, source_means), normalised(target, target_means)
-    first, second = _core(source, x, config), _core(target, y, config)
     told = progress or (lambda stage, done, total: None)
-    null = []
-    for number in range(config.null_surrogates):
-        null.append(_null(first, target, number % 2, config, generator))
-        told("null", number + 1, config.null_surrogates)
-    runs = []
-    threshold = max(null) + config.margin if null else -1.0
-    while len(runs) < config.restarts + config.patience:
-        runs.append(_run(first, second, len(runs), config, generator, known))
-        told("self-learning", len(runs), config.restarts + config.patience)
-        if len(runs) >= config.restarts and max(run[0] for run in runs) > threshold:
+    found: list[_Found] = []
+    searches = _searches((source, x), (target, y), config)
+    for number, search in enumerate(searches, 1):
+        surrogates = [search.scrambled(config, generator) for _ in range(config.null_surrogates)]
+        null = tuple(surrogate.run(config, generator)[0] for surrogate in surrogates)
+        found.append(_Found(*search.run(config, generator, known), null))
+        told("search", number, len(searches))
+        if not null or found[-1].margin > config.margin:
             break
-    objective, coupling = max(runs, key=lambda run: run[0])
-    verdict = _judged(objective, tuple(null), len(runs), config) if null else None
+    best = max(found, key=lambda one: one.margin)
+    grown = max(config.grown, *best.coupling.shape)
     return VectorFit(
-        map=_grown(x[: config.grown], y[: config.grown], coupling, config),
+        map=_grown(x[:grown], y[:grown], best.coupling, config),
         source_means=source_means,
         target_means=target_means,
-        objective=objective,
-        verdict=verdict,
-        objectives=tuple(run[0] for run in runs),
+        objective=best.objective,
+        verdict=_judged(best, len(found), config) if best.null else None,
+        objectives=tuple(one.objective for one in found),
     )
 
 
@@ -238,8 +237,13 @@ def _grown(
 ) -> LinearMap:
     """The core's coupling grown to all items given, then reweighted."""
     rotation = polar(x[: coupling.shape[0]].T @ coupling @ y[: coupling.shape[1]])
-    for sharpness in config.growth:
-        rotation = polar(x.T @ transport((x @ rotation) @ y.T, sharpness) @ y)
+    objective = -1.0
+    for _ in range(config.passes):
+        for sharpness in config.growth:
+            rotation = polar(x.T @ transport((x @ rotation) @ y.T, sharpness) @ y)
+        before, objective = objective, transport_objective(x @ rotation, y, config.last_sharpness)
+        if objective < before + config.tolerance:
+            break
     values = x.new_ones(rotation.shape[1])
     fit = LinearMap(rotation, torch.eye(rotation.shape[1], dtype=x.dtype, device=x.device), values)
     for _ in range(config.reweightings):

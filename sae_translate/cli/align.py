@@ -135,15 +135,8 @@ def from_vectors(
     config = VectorsConfig(k=k, retrieval=retrieval, start=start, normalisations=normalisations, seed=seed)
     known = torch.tensor(read_pairs(pairs_file, words, others)) if pairs_file else None
     first, second = torch.from_numpy(x), torch.from_numpy(y)
-    most = config.null_surrogates + config.restarts + config.patience
-    with progress.bar("aligning", most, "runs", quiet) as advance:
-        done = []
-
-        def told(stage: str, step: int, total: int) -> None:
-            done.append(stage)
-            advance(len(done), stage)
-
-        fit = fit_vectors(first, second, config, told, known)
+    with progress.bar("aligning", config.searches, "searches", quiet) as advance:
+        fit = fit_vectors(first, second, config, lambda stage, step, total: advance(step, stage), known)
     ranked = ranked_targets(fit, first, second, config)
     listed = ranked.best.indices.shape[1]
     table = pd.DataFrame({
