@@ -266,16 +266,17 @@ def latents(seed: int, size: int) -> list[dict]:
     place = {word: i for i, word in enumerate(word for word in known if word in known_in_pairs)}
     gold = {name: {i: table[place[word]] for i, word in enumerate(words_of_latents(read))
                    if word in place and place[word] in table} for name, table in gold_words.items()}  # fmt: skip
-    source = halved(read.latents, 0)
-    between = keep_items(halved(read.tokens, 1), most_frequent(read.tokens, size))
-    knobs = DecipherConfig(seed=seed)
+    source, other = halved(read.latents, 0), halved(read.tokens, 1)
+    between = keep_items(other, most_frequent(other, 2 * size))
+    knobs = DecipherConfig(seed=seed, null_surrogates=0)
 
     def straight() -> Alignment:
         return decipher(source, target, knobs)
 
     def by_tokens() -> Alignment:
         named = decipher(source, between, knobs)
-        return through(named, align_contexts(between, target, ContextsConfig(seed=seed)))
+        whole = through(named, align_contexts(between, words_of(german, "German", TOP), ContextsConfig(seed=seed)))
+        return replace(whole, coupling=whole.coupling[:, :size], target_items=whole.target_items[:size])
 
     return [report("English latents, German words", name, made, Task(source, target, gold), size, seed)
             for name, made in (("decipher", straight), ("decipher, contexts", by_tokens))]  # fmt: skip
