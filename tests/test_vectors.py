@@ -60,9 +60,9 @@ def test_a_rotated_space_is_found_without_a_pair(known):
 def test_points_in_no_order_are_found_by_the_wide_search(known):
     """The first hundred of either side have 25 in common: the core says nothing, all four hundred everything."""
     x, y, answer = known
-    narrow, both = (fit_vectors(x, y, replace(QUICK, core=100, searches=searches)) for searches in (2, 4))
-    assert not narrow.verdict.believed and len(narrow.objectives) == 2
-    assert both.verdict.believed and both.verdict.evidence["searches"] > 2
+    narrow, both = (fit_vectors(x, y, replace(QUICK, core=100, searches=searches)) for searches in (1, 4))
+    assert not narrow.verdict.believed
+    assert both.verdict.believed and both.verdict.evidence["searches"] == 2
     assert torch.equal(retrieve(both.source(x), both.target(y)).indices[:, 0], answer)
 
 
