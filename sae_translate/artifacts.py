@@ -41,10 +41,7 @@ def compact_json(value) -> str:
 
 def is_labels_folder(path: Path) -> bool:
     """Whether the folder holds labels that we wrote."""
-    try:
-        return json.loads((path / SUMMARY).read_text(encoding="utf-8")).get("format") == LABELS_FORMAT
-    except (OSError, ValueError, AttributeError):
-        return False
+    return form_of(path) == LABELS_FORMAT
 
 
 def check_output(path: Path, overwrite: bool, ours: Callable[[Path], bool] = is_labels_folder) -> None:

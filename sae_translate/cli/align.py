@@ -64,9 +64,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, one object.")] = False,
 ) -> None:
     """Find a dictionary between two languages that nobody paired; say so where there is none."""
-    from sae_translate.artifacts import check_output, plain, write_folder
+    from sae_translate.artifacts import SUMMARY, check_output, form_of, plain, write_folder
 
-    check_output(out, overwrite, is_alignment_folder)
+    check_output(out, overwrite, lambda folder: form_of(folder) == FORMAT)
     if (n is not None and n < 2) or k < 1 or seed < 0 or normalisations < 0:
         raise UserError("--items must be at least 2, -k at least 1, --normalisations and --seed at least 0")
     of_vectors = [Path(side).suffix in SUFFIXES for side in (source, target)]
@@ -100,7 +100,7 @@ def run(
             from safetensors.torch import save_file
 
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "map.safetensors")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
 
     write_folder(out, write)
     if as_json:
@@ -234,11 +234,3 @@ def dictionary_of(alignment: "Alignment", k: int) -> "pd.DataFrame":
         "score": scores.ravel(),
         "confidence": (alignment.confidence[rows, None] * share).ravel(),
     })  # fmt: skip
-
-
-def is_alignment_folder(path: Path) -> bool:
-    """Whether the folder holds an alignment that we wrote."""
-    try:
-        return json.loads((path / "summary.json").read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        return False
