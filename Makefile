@@ -10,7 +10,7 @@ setup: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,translate]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,align,translate]'
 	touch $@
 
 demo: setup

@@ -1,5 +1,7 @@
 """Laws of retrieval: exact however it is cut, hubs held down, mutual and one-to-one choices, P@k."""
 
+import sys
+
 import pytest
 import torch
 
@@ -145,3 +147,26 @@ def test_the_largest_of_wide_rows_are_those_that_topk_finds():
         assert torch.equal(values, scores.topk(k, dim=1).values)
         assert torch.equal(scores.gather(1, where), values)
     assert torch.equal(largest(scores[:, :37], 50)[0], scores[:, :37].sort(dim=1, descending=True).values)
+
+
+@pytest.mark.parametrize("method", ["cosine", "csls"])
+def test_faiss_finds_nearly_the_same_neighbours(method):
+    centres = points(20, 24)
+    y = centres[torch.arange(2000) % 20] + 0.5 * points(2000, 24, 1)
+    x = y[:500] + 0.3 * points(500, 24, 2)
+    exact, near = (retrieve(x, y, 5, method, index=index) for index in ("exact", "faiss"))
+    shared = (exact.indices[:, :, None] == near.indices[:, None]).any(2).float().mean()
+    assert shared > 0.9
+    both = exact.indices == near.indices
+    assert (exact.scores[both] - near.scores[both]).abs().median() < 0.01
+
+
+def test_what_faiss_cannot_do_is_one_clear_line(monkeypatch):
+    x = points(100, 4)
+    with pytest.raises(UserError, match="take csls"):
+        retrieve(x, x, 1, "inverted_softmax", index="faiss")
+    with pytest.raises(UserError, match="exact"):
+        retrieve(x, x, 1, index="fais")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UserError, match="pip install 'sae-translate\\[align\\]'"):
+        retrieve(x, x, 1, index="faiss")

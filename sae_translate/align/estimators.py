@@ -78,7 +78,7 @@ class VectorAligner(TransformerMixin, BaseEstimator):
     def predict(self, X: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "n"]:
         """The row of the best target of every source, all sources ranked together."""
         check_is_fitted(self)
-        found = retrieve(self.fit_.source(tensor(X)), self.target_, 1, self.config.retrieval)
+        found = retrieve(self.fit_.source(tensor(X)), self.target_, 1, self.config.retrieval, index=self.config.index)
         return found.indices[:, 0].numpy()
 
     def score(self, X: Float[np.ndarray, "n d"], y: Pairs | None = None) -> float:

@@ -141,19 +141,67 @@ METHODS = {"cosine": no_penalty, "csls": csls_penalty, "inverted_softmax": inver
 "How the penalty of a hub is found."
 
 
+def faiss_neighbours(queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"], k: int) -> Neighbours:
+    """The k keys of largest product with every query, nearly: an inverted file of cells (Johnson, Douze & Jegou 2019,
+    arXiv 1702.08734), of which a query looks into one in eight. Needs faiss, an optional dependency."""
+    try:
+        import faiss
+    except ImportError:
+        raise UserError("index faiss needs faiss: pip install 'sae-translate[align]', or take index exact") from None
+    cells = max(1, min(int(4 * len(keys) ** 0.5), len(keys) // 40))
+    index = faiss.index_factory(keys.shape[1], f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = max(1, cells // 8)
+    content = keys.float().cpu().numpy()
+    index.train(content)
+    index.add(content)
+    scores, indices = index.search(queries.float().cpu().numpy(), k)
+    return Neighbours(torch.from_numpy(scores).to(queries), torch.from_numpy(indices).to(queries.device))
+
+
+def exact_answers(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], k: int, method: str, block: int
+) -> Neighbours:
+    """Every target is looked at for every source. Unit rows."""
+    penalty, reach = METHODS[method](source, target, block)
+    found = streamed(source, target, k, penalty, block)
+    return found if reach is None else Neighbours(2 * (found.scores - reach[:, None]), found.indices)
+
+
+def faiss_answers(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], k: int, method: str, block: int
+) -> Neighbours:
+    """The same nearly, where n x m is too many: CSLS ranks the nearest four times k. Unit rows."""
+    if method == "inverted_softmax":
+        raise UserError("inverted_softmax sums over all pairs and index faiss skips most: take csls, or index exact")
+    near = faiss_neighbours(source, target, min(max(4 * k, 40), len(target)))
+    if method == "csls":
+        of_target = faiss_neighbours(target, source, min(10, len(source))).scores.mean(dim=1)
+        scores = 2 * near.scores - near.scores[:, :10].mean(dim=1, keepdim=True) - of_target[near.indices]
+        near = Neighbours(scores, near.indices)
+    best = near.scores.topk(k, dim=1)
+    return Neighbours(best.values, near.indices.gather(1, best.indices))
+
+
+INDICES = {"exact": exact_answers, "faiss": faiss_answers}
+"How targets are searched."
+
+
 def retrieve(
     source: Float[Tensor, "n d"],
     target: Float[Tensor, "m e"],
     k: int = 1,
     method: str = "csls",
     block: int = BLOCK,
+    index: str = "exact",
 ) -> Neighbours:
     """The k best targets of every source by `method`; rows are brought to unit length first.
 
-    Memory beside the input is some `block` scores and n x k. The score of CSLS is 2 cos - r_source - r_target. Raises
-    `UserError` for vectors that cannot be compared, a k larger than the targets, or an unknown method.
+    Memory beside the input is some `block` scores and n x k. The score of CSLS is 2 cos - r_source - r_target. Index
+    `faiss` is not exact, for millions of rows. Raises `UserError` for vectors that cannot be compared, a k larger than
+    the targets, an unknown method or index.
     """
-    penalise = choose(METHODS, method, "retrieval method")
+    choose(METHODS, method, "retrieval method")
+    answers = choose(INDICES, index, "index")
     check_vectors("source", source)
     check_vectors("target", target)
     if source.shape[1] != target.shape[1]:
@@ -163,10 +211,7 @@ def retrieve(
         )
     if not 1 <= k <= len(target):
         raise UserError(f"k is {k} and there are {len(target):,} targets: give a k from 1 to {len(target):,}")
-    source, target = unit(source), unit(target)
-    penalty, reach = penalise(source, target, block)
-    found = streamed(source, target, k, penalty, block)
-    return found if reach is None else Neighbours(2 * (found.scores - reach[:, None]), found.indices)
+    return answers(unit(source), unit(target), k, method, block)
 
 
 def mutual_pairs(forward: Int[Tensor, "n"], backward: Int[Tensor, "m"]) -> Bool[Tensor, "n"]:

@@ -71,6 +71,8 @@ class VectorsConfig:
     "How often rows are centred and brought to unit length; 10 or more for spaces that differ in shape."
     retrieval: str = "csls"
     "How targets are ranked: csls, cosine or inverted_softmax."
+    index: str = "exact"
+    "How targets are searched: exact, or faiss for millions."
     k: int = 10
     "Targets listed for every source."
     null_surrogates: int = 1
@@ -273,8 +275,8 @@ def ranked_targets(
     objective is above the surrogates'.
     """
     x, y = fit.source(source), fit.target(target)
-    best = retrieve(x, y, min(config.k, len(y)), config.retrieval)
-    back = retrieve(y, x, 1, config.retrieval)
+    best = retrieve(x, y, min(config.k, len(y)), config.retrieval, index=config.index)
+    back = retrieve(y, x, 1, config.retrieval, index=config.index)
     mutual = mutual_pairs(best.indices[:, 0], back.indices[:, 0]).to(x.dtype)
     posterior = torch.softmax(config.last_sharpness / 2 * best.scores, dim=1)
     belief = 1.0

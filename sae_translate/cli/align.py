@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sae_translate.align.alignment import Alignment
+    from sae_translate.align.vectors import VectorsConfig
     from sae_translate.languages.language import Language
 
 FORMAT = "sae-translate alignment 1"
@@ -52,6 +53,7 @@ def run(
         Path | None, typer.Option(help="Known pairs to start from, `source target` a line; of vectors.")
     ] = None,
     retrieval: Annotated[str, typer.Option(help="How targets are ranked: csls, cosine or inverted_softmax.")] = "csls",
+    index: Annotated[str, typer.Option(help="How targets are searched: exact, or faiss for millions.")] = "exact",
     start: Annotated[str, typer.Option(help="What a first coupling of vectors is read from.")] = "signature",
     normalisations: Annotated[
         int, typer.Option(help="How often rows are centred: 1, or 10 for spaces that differ in shape.")
@@ -78,9 +80,12 @@ def run(
         given = {"--source-vectors": source_vectors, "--target-vectors": target_vectors, "--column": column}
         if any(given.values()):
             raise UserError(f"{' and '.join(key for key, value in given.items() if value)}: for text, not for vectors")
-        table, summary, tensors = from_vectors(
-            Path(source), Path(target), n or 20_000, k, retrieval, start, normalisations, pairs, seed, as_json
+        from sae_translate.align.vectors import VectorsConfig
+
+        config = VectorsConfig(
+            k=k, retrieval=retrieval, index=index, start=start, normalisations=normalisations, seed=seed
         )
+        table, summary, tensors = from_vectors(Path(source), Path(target), n or 20_000, config, pairs, as_json)
     else:
         if (source_vectors is None) != (target_vectors is None) or pairs is not None:
             raise UserError("text takes --source-vectors and --target-vectors together, and no --pairs")
@@ -113,26 +118,25 @@ def run(
 
 
 def from_vectors(
-    source: Path, target: Path, n: int, k: int, retrieval: str, start: str, normalisations: int,
-    pairs_file: Path | None, seed: int, quiet: bool,
-) -> "tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]":  # fmt: skip
+    source: Path, target: Path, n: int, config: "VectorsConfig", pairs_file: Path | None, quiet: bool
+) -> "tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]":
     """Dictionary, summary and map of two files of vectors."""
     from dataclasses import asdict
 
     import pandas as pd
     import torch
 
-    from sae_translate.align.retrieval import METHODS, hubness
+    from sae_translate.align.retrieval import INDICES, METHODS, hubness
     from sae_translate.align.starts import STARTS
-    from sae_translate.align.vectors import VectorsConfig, fit_vectors, ranked_targets
+    from sae_translate.align.vectors import fit_vectors, ranked_targets
     from sae_translate.cli import progress
 
-    choose(METHODS, retrieval, "retrieval method")
-    choose(STARTS, start, "start")
+    choose(METHODS, config.retrieval, "retrieval method")
+    choose(INDICES, config.index, "index")
+    choose(STARTS, config.start, "start")
     (words, x), (others, y) = read_vectors(source, n), read_vectors(target, n)
-    if k > len(others):
-        raise UserError(f"-k is {k} and {target} holds {len(others):,} items: give a smaller -k")
-    config = VectorsConfig(k=k, retrieval=retrieval, start=start, normalisations=normalisations, seed=seed)
+    if config.k > len(others):
+        raise UserError(f"-k is {config.k} and {target} holds {len(others):,} items: give a smaller -k")
     known = torch.tensor(read_pairs(pairs_file, words, others)) if pairs_file else None
     first, second = torch.from_numpy(x), torch.from_numpy(y)
     with progress.bar("aligning", config.searches, "searches", quiet) as advance:
