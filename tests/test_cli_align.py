@@ -162,7 +162,7 @@ def texts(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("method", ["decipher", "profiles"])
+@pytest.mark.parametrize("method", ["contexts", "decipher", "profiles"])
 def test_two_texts_give_their_dictionary_without_vectors(texts, capsys, monkeypatch, method):
     out = texts / "out"
     code, printed, _ = run(capsys, monkeypatch, texts / "a.json", texts / "b.json", "--out", out, "-k", 3,

@@ -42,7 +42,11 @@ def run(
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Targets listed for every source.")] = 10,
     method: Annotated[
-        str, typer.Option(help="Of text and caches: decipher, or profiles where every item has one partner.")
+        str,
+        typer.Option(
+            help="Of text and caches: decipher; contexts for words of two natural languages; or profiles where every "
+            "item has one partner."
+        ),
     ] = "decipher",
     source_vectors: Annotated[
         Path | None,
@@ -195,6 +199,7 @@ def from_text(
     """Dictionary and summary of two corpora."""
     from dataclasses import asdict
 
+    from sae_translate.align.contexts import ContextsConfig, align_contexts
     from sae_translate.align.decipher import DecipherConfig, decipher
     from sae_translate.align.matching import MatchConfig
     from sae_translate.align.profiles import ProfilesConfig, match_profiles
@@ -208,6 +213,7 @@ def from_text(
     with progress.bar("aligning", 100, "%", quiet) as advance:
         told = progress.share(advance)
         alignment = choose({
+            "contexts": lambda: align_contexts(source, target, ContextsConfig(seed=seed, device=device), told),
             "decipher": lambda: decipher(source, target, deciphering, told),
             "profiles": lambda: match_profiles(
                 source, target, ProfilesConfig(match=MatchConfig(seed=seed), device=device)),
