@@ -49,6 +49,13 @@ def test_leaving_out_and_adding_find_the_effects_that_are_there_and_no_other():
     assert needed(found, least=3) == []
 
 
+def test_one_difference_has_no_interval_and_makes_nothing_needed():
+    once = [row for row in rows() if (row["cell"]["seed"], row["cell"]["size"]) == (0, 10)]
+    found = effects(once, CONFIG)
+    assert {effect.n for effect in found} == {1} and all(np.isnan([one.low, one.high]).all() for one in found)
+    assert needed(found, least=1) == []
+
+
 def test_a_row_whose_counterpart_is_missing_is_not_compared():
     some = [row for row in rows() if not (row["cell"]["design"] == "-moments" and row["cell"]["seed"] == 0)]
     counts = {effect.n for effect in effects(some, CONFIG) if effect.name == "moments" and effect.kind == "left out"}

@@ -25,6 +25,7 @@ from sae_translate.translate.config import (
 LOSSES = tuple(one.name for one in fields(LossConfig))
 STRENGTHS = LossConfig(adversarial=constant(0.3), bottleneck=constant(0.01), moments=constant(0.3), prior=constant(0.1))
 EVERYTHING, NOTHING_BUT = "all", "base"
+NO_INTERVAL = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Effect:
     "Mean over backbones, sizes and seeds, all else equal."
     low: float
     high: float
-    "95 % bootstrap interval."
+    "95 % bootstrap interval; NaN where there is but one difference."
     n: int
 
 
@@ -158,7 +159,7 @@ def effects(rows: Sequence[dict], config: AblationConfig) -> list[Effect]:
         ]  # fmt: skip
         if differences:
             values = np.array(differences)
-            interval = bootstrap_interval(values, np.random.default_rng(0), draws=2000)
+            interval = bootstrap_interval(values, np.random.default_rng(0), draws=2000) if len(values) > 1 else NO_INTERVAL
             found.append(Effect(name, pair, kind, float(values.mean()), *interval, len(values)))
     return found
 
