@@ -71,8 +71,9 @@ REPORT = Path("reports/translation.json")
 INTRODUCTION = """Source and target share no text, and within a run nothing is chosen by a pair. Some defaults were set
 after looking at gold, so figures on the runs named here flatter them: the language model's weight of 0.5 and the
 refinement of the dictionary (stories, seed 0); the smoothing of the hidden Markov estimate (16 states, seeds 0
-and 1); and, seen on hidden Markov 8 / 32, stories and a cipher of 10,000 positions, seeds 0 and 1, though each has a reason
-and was not compared on more: a target's own frequency counts with the language model's weight (it counted twice),
+and 1); and, seen on hidden Markov 8 / 32, stories and a cipher of 10,000 positions, seeds 0 and 1, though each
+has a reason and was not compared on more: a target's own frequency counts with the language model's weight (it
+counted twice),
 pseudo-parallel text is drawn and not the likeliest (on the hidden Markov language 0.77 against 0.57 of the ceiling,
 criterion 0.38 against 0.31; on stories no difference), and the decoder starts every place from the memory of that
 place (60 steps on stories: pseudo-parallel loss 3.3 against 5.3, criterion 0.095 against 0.036, score 0.39 against

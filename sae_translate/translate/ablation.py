@@ -158,8 +158,9 @@ def effects(rows: Sequence[dict], config: AblationConfig) -> list[Effect]:
             and (other := replace(cell, **worse)) in scores
         ]  # fmt: skip
         if differences:
-            values = np.array(differences)
-            interval = bootstrap_interval(values, np.random.default_rng(0), draws=2000) if len(values) > 1 else NO_INTERVAL
+            values, interval = np.array(differences), NO_INTERVAL
+            if len(values) > 1:
+                interval = bootstrap_interval(values, np.random.default_rng(0), draws=2000)
             found.append(Effect(name, pair, kind, float(values.mean()), *interval, len(values)))
     return found
 
