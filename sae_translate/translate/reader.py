@@ -66,20 +66,13 @@ class Reader:
     candidates: int
     lm_weight: float
 
-    def scores(self, features: Features, segments: Int[np.ndarray, "bounds"]) -> Float[np.ndarray, "n items"]:
-        """log P(item, features), up to what is the same for all items of a position."""
-        return self._scores(windows(features, segments, around(self.reach)))
-
-    def _scores(self, whole: Float[np.ndarray, "n wide"] | sparse.csr_array) -> Float[np.ndarray, "n items"]:
-        return self.temperature * (whole @ self.weight + self.bias) + self.log_prior
-
     def __call__(
         self, features: Features, segments: Int[np.ndarray, "bounds"], model: NgramModel
     ) -> Int[np.ndarray, "n"]:
         """The target item at every position, a segment at a time chosen with the language model."""
         whole, cuts, best, likely = windows(features, segments, around(self.reach)), segments[1:-1], [], []
         for begin in range(0, whole.shape[0], BLOCK):
-            scores = self._scores(whole[begin : begin + BLOCK])
+            scores = self.temperature * (whole[begin : begin + BLOCK] @ self.weight + self.bias) + self.log_prior
             top = np.argpartition(-scores, min(self.candidates, scores.shape[1]) - 1, axis=1)[:, : self.candidates]
             best.append(top)
             likely.append(np.take_along_axis(scores, top, axis=1) - self.lm_weight * self.log_prior[top])
@@ -104,10 +97,12 @@ def windows(
 
 
 def around(reach: int) -> range:
+    """The offsets of a window."""
     return range(-reach, reach + 1)
 
 
 def dense(products: Float[np.ndarray, "n d"] | sparse.sparray) -> Float[np.ndarray, "n d"]:
+    """A product of features as an array of double precision."""
     return (products.toarray() if sparse.issparse(products) else products).astype(np.float64)
 
 
@@ -160,6 +155,21 @@ def fitted_temperature(
     return float(np.exp(found.x)), -float(found.fun)
 
 
+def best_discriminant(
+    moments: Moments,
+    features: Float[np.ndarray, "n d"] | sparse.csr_array,
+    labels: Int[np.ndarray, "n"],
+    log_prior: Float[np.ndarray, "items"],
+    ridges: Sequence[float],
+) -> tuple[Float[np.ndarray, "d items"], Float[np.ndarray, "items"], float]:
+    """Weight, bias and temperature under the ridge that makes these labels likeliest."""
+    tried = []
+    for ridge in ridges:
+        weight, bias = discriminant(moments, ridge)
+        tried.append((weight, bias, *fitted_temperature(features @ weight + bias, log_prior, labels)))
+    return max(tried, key=lambda one: one[-1])[:3]
+
+
 def teach_reader(
     features: Features,
     segments: Int[np.ndarray, "bounds"],
@@ -189,14 +199,8 @@ def teach_reader(
     for number in range(config.rounds):
         judged = rng.permutation(np.flatnonzero(apart & (told >= 0)))[: config.judged]
         moments = moments_of(whole[~apart], told[~apart], model.size, config.prior_count)
-        tried = []
-        for ridge in config.ridges:
-            weight, bias = discriminant(moments, ridge)
-            tried.append((weight, bias, *fitted_temperature(whole[judged] @ weight + bias, log_prior, told[judged])))
-        weight, bias, temperature, _ = max(tried, key=lambda one: one[-1])
-        readers.append(
-            Reader(weight, bias, temperature, log_prior, config.reach, config.candidates, config.lm_weight)
-        )
+        fitted = best_discriminant(moments, whole[judged], told[judged], log_prior, config.ridges)
+        readers.append(Reader(*fitted, log_prior, config.reach, config.candidates, config.lm_weight))
         if number < config.rounds - 1:
             told = readers[-1](features, segments, model)
     return tuple(readers)
