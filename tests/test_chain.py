@@ -149,8 +149,7 @@ def test_german_stories_of_other_plots_give_german_labels_far_above_chance(cache
     labels = sae_translate.label_latents(cache, text=german, config=CONFIG)
     assert labels.summary["text_unit"] == "word" and labels.summary["foreign_text"]
     verdict = labels.summary["decipherment"]
-    assert 0.5 * verdict["own_text_objective"] < verdict["objective"] < verdict["own_text_objective"]
-    assert "of what they do" in verdict_in_words(verdict)
+    assert verdict["believed"] and verdict["method"] == "through" and verdict["own_text_objective"] is None
     dictionary = translations("en", "de")
     unpaired = labels.table[labels.table["method"] == "unpaired"].set_index("latent")
     assert unpaired["f1"].isna().all()
@@ -161,6 +160,19 @@ def test_german_stories_of_other_plots_give_german_labels_far_above_chance(cache
     dealt = generator.permutation(list(firsts.values()))
     chance = [word in dictionary.get(gold[i].lower(), ()) for i, word in zip(firsts, dealt, strict=True)]
     assert np.mean(right) > 0.15 and np.mean(right) > 3 * np.mean(chance)
+
+
+def test_a_foreign_text_that_is_no_language_is_read_straight_and_withheld(cache):
+    """Where the way through the dataset's own words is not to be believed, the latents are set against it directly."""
+    generator = np.random.default_rng(0)
+    words = [text.split() for text in islice(generate_documents("de", None, 1_000_003), 1500)]
+    dealt = iter(generator.permutation([word for document in words for word in document]).tolist())
+    shuffled = [" ".join(next(dealt) for _ in document) for document in words]
+    labels = sae_translate.label_latents(cache, text=shuffled, config=CONFIG)
+    verdict = labels.summary["decipherment"]
+    assert not verdict["believed"] and verdict["method"] == "decipher"
+    assert verdict["objective"] < verdict["own_text_objective"] and "of what they do" in verdict_in_words(verdict)
+    assert labels.table.loc[labels.table["method"] == "unpaired", "abstained"].all()
 
 
 def test_text_that_was_cached_is_not_read_again(cache):

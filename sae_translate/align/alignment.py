@@ -82,5 +82,10 @@ def through(first: Alignment, second: Alignment) -> Alignment:
         objective=min(first.objective, second.objective),
         confidence=first.confidence * second.confidence[between.argmax(axis=1)],
         verdict=weakest and replace(weakest, reason=reason, believed=all(verdict.believed for verdict in told)),
-        record={"method": "through", "parts": [first.record, second.record]},
+        record={
+            "method": "through",
+            "parts": [first.record, second.record],
+            "objectives": [first.objective, second.objective],
+            "seconds": sum(part.record.get("seconds", 0.0) for part in (first, second)),
+        },
     )

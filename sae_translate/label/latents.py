@@ -17,7 +17,8 @@ from activation_cache.models import load_model
 from activation_cache.plan import RecordingPlan
 from activation_cache.saes import load_sae
 from activation_cache.shards import ActivationCache
-from sae_translate.align.alignment import Alignment
+from sae_translate.align.alignment import Alignment, through
+from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import decipher, explained_by
 from sae_translate.label.config import LabelConfig
 from sae_translate.label.details import decoder_map, latents_table
@@ -107,7 +108,7 @@ class Material:
     "Items of the text language that unpaired labels are made of."
     alignment: Alignment
     own_explains: float | None
-    "What the cache's own text explains of the latents, where another text was given and a verdict was asked for."
+    "What the cache's own text explains of the latents, where another text was read straight and judged."
     fit: dict[str, FeatureCounts]
     "Counts on the latents' own documents."
     check: dict[str, FeatureCounts]
@@ -179,6 +180,33 @@ METHODS: dict[str, Callable[[Material], list[Answer] | None]] = {
 "Every label method; a new one is a function of the material and a line here."
 
 
+def translated(
+    source: Language,
+    target: Language,
+    own: Language | None,
+    foreign: bool,
+    config: LabelConfig,
+    say: Callable[[str], None],
+) -> tuple[Alignment, float | None]:
+    """The latents in the target's items, and what the cache's own text, if another was given, explains of them.
+
+    Into another language the way leads through the cache's own text, as latents speak of its words and only words
+    keep like company in two languages; or straight there, where one half of that way is not to be believed.
+    """
+    knobs = replace(config.decipherment, seed=config.seed)
+    spoken = None if own is None else keep_items(own, most_frequent(own, config.vocabulary))
+    if foreign and spoken is not None:
+        say(f"deciphering {len(source.items):,} latents into the dataset's own words, and those into the text's")
+        first = decipher(source, spoken, knobs)
+        second = align_contexts(spoken, target, ContextsConfig(seed=config.seed, device=knobs.device))
+        whole = through(first, second)
+        if whole.verdict is not None and whole.verdict.believed:
+            return whole, None
+    say(f"deciphering {len(source.items):,} latents from lagged co-occurrence")
+    alignment = decipher(source, target, knobs)
+    return alignment, None if spoken is None or alignment.verdict is None else explained_by(source, spoken, knobs)
+
+
 def gather(
     cache: ActivationCache,
     entry: SaeEntry,
@@ -210,15 +238,10 @@ def gather(
     by_word = {}
     if side.kind == "word":
         by_word = {name: word_passage(passages[name], surfaces, words) for name in ("text", "score")}
-    say(f"deciphering {len(live):,} latents from lagged co-occurrence")
     source = latents_side(passages["latents"], side.kind, surfaces)
     items = most_frequent(side.language, config.vocabulary)
-    knobs = replace(config.decipherment, seed=config.seed)
-    alignment = decipher(source, keep_items(side.language, items), knobs)
-    own_explains = None
-    if text is not None and alignment.verdict is not None:
-        own = own_text(passages["text"], side.kind, surfaces, names)
-        own_explains = explained_by(source, keep_items(own, most_frequent(own, config.vocabulary)), knobs)
+    own = None if text is None else own_text(passages["text"], side.kind, surfaces, names)
+    alignment, own_explains = translated(source, keep_items(side.language, items), own, side.foreign, config, say)
 
     say("counting what each latent fires on")
     kinds = tuple(dict.fromkeys((*PAIRED_KINDS, *LENS_KINDS)))
@@ -315,6 +338,7 @@ def origin(cache: ActivationCache, entry: SaeEntry, material: Material) -> dict:
             **({} if alignment.verdict is None else asdict(alignment.verdict)),
             "explained_information": alignment.objective,
             "own_text_objective": material.own_explains,
+            "method": alignment.record["method"],
             "vocabulary": len(material.items),
             "seconds": alignment.record["seconds"],
             "objectives": alignment.record["objectives"],
