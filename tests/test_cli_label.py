@@ -54,6 +54,15 @@ def test_a_mistake_is_one_line_with_exit_2_and_leaves_nothing(mistake, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_tells_what_recording_would_take_and_writes_nothing(monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["label", "--sae", SAE, "--model", MODEL, "--dataset", "stories:en", "--tokens", "3000", "--dry-run"]
+    assert run(monkeypatch, *map(str, arguments), "--json") == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["n_tokens"] == 3000 and not told["recorded"] and told["seconds"]["local"]["1"] > 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_existing_labels_are_refused_before_any_work(monkeypatch, capfd, tmp_path, small_cache):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "notes.txt").write_text("mine")

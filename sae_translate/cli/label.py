@@ -13,7 +13,7 @@ import typer
 
 from activation_cache.errors import UserError
 from sae_translate.cli import summary
-from sae_translate.cli.cache import described, generated_documents, print_plan, record_with_progress
+from sae_translate.cli.cache import described, estimated, generated_documents, print_plan, record_with_progress
 from sae_translate.cli.sources import TEXT_SEED
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ def run(
         if not as_json:
             print_plan(plan, folder)
     if dry_run:
+        told = {"cache": str(cache)} if cache else described(plan, folder, dry_run) | estimated(plan, folder, as_json)
         if as_json:
-            print(json.dumps(described(plan, folder, dry_run) if cache is None else {"cache": str(cache)}))
+            print(json.dumps(told))
         elif cache is not None:
             print(f"{cache} is recorded already: only labels would be made")
         return
