@@ -27,6 +27,7 @@ import torch
 
 import sae_translate
 from sae_translate.align.alignment import Alignment
+from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.hidden import HiddenConfig, fit_tied
 from sae_translate.align.statistics import share_positions
@@ -229,13 +230,13 @@ def kept(language: Language, size: int) -> Language:
     return keep_items(language, most_frequent(language, size))
 
 
-def kept_alignment(languages, config: DecipherConfig) -> Alignment:
+def kept_alignment(languages, config: DecipherConfig | ContextsConfig) -> Alignment:
     """The alignment of two texts, from .bench where it was made before: it is much the dearest part of large ones."""
     described = repr([(one.items, one.corpus.n_positions, one.corpus.matrix.indices.sum()) for one in languages])
     path = CACHE / f"alignment-{hashlib.sha256((described + repr(config)).encode()).hexdigest()[:12]}.npz"
     if not path.exists():
         began = process_time()
-        made = decipher(*languages, config)
+        made = (align_contexts if isinstance(config, ContextsConfig) else decipher)(*languages, config)
         CACHE.mkdir(exist_ok=True)
         np.savez_compressed(path, coupling=made.coupling, confidence=made.confidence, objective=made.objective,
                             cpu_seconds=process_time() - began)  # fmt: skip
@@ -264,8 +265,11 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     cut = [kept(word_language(part, language.name, sentences=True, lower=True), arguments.vocabulary)
            for part, language in zip(documents, whole, strict=True)]  # fmt: skip
     lags = tuple(range(1, arguments.lags + 1))
-    config = DecipherConfig(seed=seed, null_surrogates=0, lags=lags, max_source_core=1500, max_target_core=1500)
-    alignment = kept_alignment(whole, config)
+    aligners = {
+        "decipher": DecipherConfig(seed=seed, null_surrogates=0, lags=lags, max_source_core=1500, max_target_core=1500),
+        "contexts": ContextsConfig(seed=seed, null_surrogates=0),
+    }
+    alignment = kept_alignment(whole, aligners[arguments.aligner])
     result = {"seed": seed, "n_items": [len(one.items) for one in whole], "n_test": len(test[0]),
               "n_positions": [one.corpus.n_positions for one in whole], "objective": alignment.objective,
               "align_cpu_seconds": alignment.record["cpu_seconds"]}  # fmt: skip
@@ -505,6 +509,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=3000)
     parser.add_argument("--refinements", type=int, default=4)
     parser.add_argument("--lags", type=int, default=6)
+    parser.add_argument("--aligner", choices=("decipher", "contexts"), default="contexts", help="of texts")
     parser.add_argument("--backbone", default="xtransformers")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--depth", type=int, default=2)

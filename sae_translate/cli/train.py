@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from activation_cache.errors import UserError
-from sae_translate.cli.sources import GENERATED, TEXT_SEED, read_language
+from sae_translate.cli.sources import GENERATED, TEXT_SEED, is_cache, read_language
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -75,7 +75,8 @@ def run(
     ), strict=True)  # fmt: skip
     alignment = None
     if chosen.start == "alignment":
-        alignment = align(aligned[0], aligned[1], training.seed, training.device, as_json)
+        words = not any(map(is_cache, (source, target)))
+        alignment = align(*aligned, words, training.seed, training.device, as_json)
 
     from sae_translate.translate.training import train
 
@@ -95,13 +96,17 @@ def run(
         print(f"NOT believed: {alignment.verdict.reason}")
 
 
-def align(source: "Language", target: "Language", seed: int, device: str, quiet: bool) -> "Alignment":
-    """The dictionary that training starts from, with its verdict."""
+def align(source: "Language", target: "Language", words: bool, seed: int, device: str, quiet: bool) -> "Alignment":
+    """The dictionary that training starts from, with its verdict: of words by contexts, of latents by decipherment."""
+    from sae_translate.align.contexts import ContextsConfig, align_contexts
     from sae_translate.align.decipher import DecipherConfig, decipher
     from sae_translate.cli import progress
 
     with progress.bar("aligning", 100, "%", quiet) as advance:
-        return decipher(source, target, DecipherConfig(seed=seed, device=device), progress.share(advance))
+        told = progress.share(advance)
+        if words:
+            return align_contexts(source, target, ContextsConfig(seed=seed, device=device), told)
+        return decipher(source, target, DecipherConfig(seed=seed, device=device), told)
 
 
 def verdict_of(alignment: "Alignment | None") -> bool | None:
