@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from activation_cache.errors import UserError, choose
-from sae_translate.cli.sources import TEXT_SEED, read_language
+from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language
 from sae_translate.cli.vector_files import SUFFIXES, read_pairs, read_vectors
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def run(
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Targets listed for every source.")] = 10,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Of text and caches: decipher; contexts for words of two natural languages; or profiles where every "
-            "item has one partner."
+            help="Of text and caches: contexts for words (the default of two texts), decipher for latents (the default "
+            "where a cache is), or profiles where every item has one partner."
         ),
-    ] = "decipher",
+    ] = None,
     source_vectors: Annotated[
         Path | None,
         typer.Option(help="Vectors of the source text's words: both kinds of evidence are then used together."),
@@ -99,7 +99,8 @@ def run(
             files = (source_vectors, target_vectors)
             languages = [with_vectors(*side) for side in zip(languages, files, strict=True)]
             method = "together"
-        table, summary = from_text(*languages, method, k, seed, device, as_json)
+        usual = "decipher" if any(map(is_cache, (source, target))) else "contexts"
+        table, summary = from_text(*languages, method or usual, k, seed, device, as_json)
         tensors = {}
     summary = plain({"format": FORMAT, "source": Path(source).name, "target": Path(target).name, **summary})
 
