@@ -16,8 +16,8 @@ from torch import Tensor
 
 from activation_cache.errors import UserError, choose
 
-BLOCK = 40_000_000
-"Scores held at a time: some rows against all columns, 160 MB in float32."
+BLOCK = 16_000_000
+"Scores held at a time: some rows against all columns, 64 MB in float32."
 
 
 @dataclass(frozen=True)
