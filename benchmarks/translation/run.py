@@ -84,7 +84,8 @@ place (60 steps on stories: pseudo-parallel loss 3.3 against 5.3, criterion 0.09
 target's most frequent symbol. Text is split so that no test sentence, and no sentence of the other half, is seen;
 BLEU (0 to 100) and chrF are sacrebleu's, on lower case words and marks, `forth` from source to target and `back`.
 `refined`: the dictionary counted anew from its own translations, as language models read them. The network starts
-from that and is judged at its best unsupervised criterion; `supervised` is the same network taught by the true
+from that and is judged at its best unsupervised criterion. Texts are aligned by contexts, but for the run of 1,000
+words, which like latents and chains was deciphered. `supervised` is the same network taught by the true
 translations of the same sentences. The control of a hidden Markov run sets the source against a language of another
 chain."""
 ABLATION = """What the ablations say: the start is needed, on every pair; without it nothing is translated. Beside it no
