@@ -74,7 +74,7 @@ def through(first: Alignment, second: Alignment) -> Alignment:
     coupling = first.coupling.sum(axis=1, keepdims=True) * (between @ second.posterior())
     told = [verdict for verdict in (first.verdict, second.verdict) if verdict is not None]
     weakest = min(told, key=lambda verdict: verdict.objective - verdict.threshold) if told else None
-    reason = "; ".join(verdict.reason for verdict in told)
+    reason = "; then: ".join(verdict.reason.rstrip(".") for verdict in told)
     return Alignment(
         source_items=first.source_items,
         target_items=second.target_items,
