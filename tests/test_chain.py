@@ -168,7 +168,8 @@ def test_a_foreign_text_that_is_no_language_is_read_straight_and_withheld(cache)
     words = [text.split() for text in islice(generate_documents("de", None, 1_000_003), 1500)]
     dealt = iter(generator.permutation([word for document in words for word in document]).tolist())
     shuffled = [" ".join(next(dealt) for _ in document) for document in words]
-    labels = sae_translate.label_latents(cache, text=shuffled, config=CONFIG)
+    quick = replace(CONFIG, decipherment=DecipherConfig(iterations=30))
+    labels = sae_translate.label_latents(cache, text=shuffled, config=quick)
     verdict = labels.summary["decipherment"]
     assert not verdict["believed"] and verdict["method"] == "decipher"
     assert verdict["objective"] < verdict["own_text_objective"] and "of what they do" in verdict_in_words(verdict)

@@ -1,11 +1,14 @@
 """A dictionary translates position by position, both ways; what it does not know it says or copies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.languages.hmm import bijective, joint_symbols, random_transitions, sample, symbol_language
 from sae_translate.languages.text import corpus_of
-from sae_translate.translate.dictionary import Dictionary, read_dictionary
+from sae_translate.translate.dictionary import Dictionary, in_context, read_dictionary
 from sae_translate.translate.lm import fit_ngrams
 from sae_translate.translate.translator import UNKNOWN_WORD
 
@@ -44,3 +47,18 @@ def test_what_is_not_known_is_said_so_and_a_word_copied():
     told = dictionary.translate(corpus_of([["der", "und"], ["Zaphod"]], ("der", "und")))
     assert told == [["the", UNKNOWN_WORD], [UNKNOWN_WORD]]
     assert dictionary.translate_words([["der", "und", "Zaphod"], []]) == [["the", "und", "Zaphod"], []]
+
+
+def test_context_settles_what_the_dictionary_alone_has_wrong(cipher):
+    """An item that the dictionary takes for another is counted right where its neighbours say what it is."""
+    dictionary, languages, key = cipher
+    wrong = dictionary.coupling.copy()
+    other = int(key[1])
+    wrong[0] = wrong[0].sum() * (0.45 * np.eye(SIZE)[key[0]] + 0.55 * np.eye(SIZE)[other])
+    verdict = NullVerdict(0.9, (0.1,), 0.2, True, "")
+    given = Alignment(languages[0].items, languages[1].items, wrong, 0.9, np.full(SIZE, 0.3, np.float32), verdict)
+    found = in_context(given, *languages)
+    assert given(np.array([0]))[0] == other and (found(np.arange(SIZE)) == key).all()
+    assert found.coupling.sum() == pytest.approx(1, abs=1e-5) and found.confidence.min() > 0.5
+    doubted = in_context(replace(given, verdict=replace(verdict, believed=False)), *languages)
+    assert (doubted.confidence == given.confidence).all()

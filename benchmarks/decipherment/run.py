@@ -27,6 +27,7 @@ from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.statistics import share_positions
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import keep_items, most_frequent
+from sae_translate.translate.dictionary import in_context
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,8 +141,9 @@ def encode_with(folder: Path, x: np.ndarray) -> tuple[sparse.csr_array, float]:
 
 def measure(name: str, source: Language, target: Language, gold: Gold, config: DecipherConfig) -> dict:
     cpu, wall = time.process_time(), time.perf_counter()
-    alignment = decipher(source, target, config)
-    verdict = alignment.verdict
+    alone = decipher(source, target, config)
+    verdict = alone.verdict
+    alignment = in_context(alone, source, target)
     row = {
         "case": name, "seed": config.seed, "source_positions": source.corpus.n_positions,
         "target_positions": target.corpus.n_positions, "explained_information": alignment.objective,
@@ -149,6 +151,7 @@ def measure(name: str, source: Language, target: Language, gold: Gold, config: D
         "threshold": verdict.threshold, "evidence": verdict.evidence, "steps": alignment.record["steps"],
         "cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, **gold.score(alignment),
+        "without_context": gold.score(alone),
     }  # fmt: skip
     print(
         f"{name:42s} seed {config.seed}  explained {row['explained_information']:.3f}  unseen {row['unseen_lags']:.3f} "

@@ -44,6 +44,7 @@ from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language, merge_positions
 from sae_translate.languages.text import keep_items, most_frequent
 from sae_translate.languages.tokens import token_names, token_surfaces, word_starts
+from sae_translate.translate.dictionary import in_context
 
 
 def latents_side(passage: Passage, kind: str, surfaces: list[str]) -> Language:
@@ -197,13 +198,13 @@ def translated(
     spoken = None if own is None else keep_items(own, most_frequent(own, config.vocabulary))
     if foreign and spoken is not None:
         say(f"deciphering {len(source.items):,} latents into the dataset's own words, and those into the text's")
-        first = decipher(source, spoken, knobs)
+        first = in_context(decipher(source, spoken, knobs), source, spoken)
         second = align_contexts(spoken, target, ContextsConfig(seed=config.seed, device=knobs.device))
         whole = through(first, second)
         if whole.verdict is not None and whole.verdict.believed:
             return whole, None
     say(f"deciphering {len(source.items):,} latents from lagged co-occurrence")
-    alignment = decipher(source, target, knobs)
+    alignment = in_context(decipher(source, target, knobs), source, target)
     return alignment, None if spoken is None or alignment.verdict is None else explained_by(source, spoken, knobs)
 
 

@@ -1,13 +1,14 @@
 """Dictionary: a translator without a network, which every network is to be set beside."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from sae_translate.align.alignment import Alignment, conditional
 from sae_translate.languages.language import Corpus, Language
-from sae_translate.languages.text import corpus_of
+from sae_translate.languages.text import corpus_of, one_item_per_position
 from sae_translate.translate.lm import NgramModel, fit_ngrams
 from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
 from sae_translate.translate.translator import UNKNOWN_WORD
@@ -52,3 +53,23 @@ def read_dictionary(
         for one in languages
     ]
     return Dictionary((languages[0].items, languages[1].items), coupling, (models[0], models[1]), weight)
+
+
+def in_context(
+    alignment: Alignment, source: Language, target: Language, order: int = 3, weight: float = 0.5
+) -> Alignment:
+    """The alignment counted anew: the source is read in context by its dictionary and a language model of the target,
+    and every source item is then the targets that were read where it stands, weighted by its activation.
+
+    What co-occurrence left open for an item alone, its neighbours settle. One step of Viterbi training. The confidence
+    of a source item is at least the share of its activation that its best target was read under, where the alignment
+    is believed.
+    """
+    model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(target.items), order)
+    told = heaviest_items(word_by_word(source.corpus, alignment.coupling.astype(np.float32), model, weight))
+    joint = (source.corpus.matrix.T @ one_item_per_position(told, len(target.items))).toarray()
+    coupling = joint / max(float(joint.sum(dtype=np.float64)), 1e-30)
+    share = conditional(coupling).max(axis=1)
+    believed = alignment.verdict is None or alignment.verdict.believed
+    confidence = np.maximum(alignment.confidence, share * believed).astype(np.float32)
+    return replace(alignment, coupling=coupling, confidence=confidence)
