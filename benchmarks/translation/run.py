@@ -313,11 +313,13 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
 
 
 def supervised(pairs, languages, alignment: Alignment, config: TranslatorConfig) -> Translator:
-    """The ceiling: the same network from the same start, taught by the true translations of the same sentences."""
+    """The ceiling: the same network from the same start, taught by the true translations of the same sentences, from
+    which nothing is left out."""
     corpora = [[corpus_of(half[side], languages[side].items) for side in (0, 1)] for half in pairs]
     told = [Language(one.name, one.items, corpora[side][side]) for side, one in enumerate(languages)]
     losses = LossConfig(constant(1.0), Schedule(), Schedule())
-    steps = train(*told, alignment, replace(config, losses=losses), paired=(corpora[0][1], corpora[1][0]))
+    told_all = replace(config, losses=losses, noise=NoiseConfig(0.0, 0.0, 0.0))
+    steps = train(*told, alignment, told_all, paired=(corpora[0][1], corpora[1][0]))
     return finished(steps)[0]
 
 
@@ -526,13 +528,13 @@ def main() -> None:
         write_page()
         return
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    places = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    command = " ".join(["python benchmarks/translation/run.py", *places])
     results = []
     for seed in range(arguments.seeds):
         results.append(plain(MEASURES[arguments.what](arguments, seed)))
         print(json.dumps(results[-1]), flush=True)
-    places = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    command = " ".join(["python benchmarks/translation/run.py", *places])
-    add_run(" ".join(places), {"command": command, "commit": head.stdout.strip(), "results": results})
+        add_run(" ".join(places), {"command": command, "commit": head.stdout.strip(), "results": results})
 
 
 if __name__ == "__main__":
