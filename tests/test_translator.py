@@ -23,6 +23,7 @@ from sae_translate.translate.config import (
 )
 from sae_translate.translate.criterion import edit_distance, similarity
 from sae_translate.translate.network import seeded_network
+from sae_translate.translate.team import Team
 from sae_translate.translate.training import Learner, prepare, train
 from sae_translate.translate.translator import load_translator
 
@@ -176,7 +177,7 @@ def test_fooling_the_critic_moves_the_encoder_and_leaves_the_critic_alone(langua
     alone = LossConfig(Schedule(), Schedule(), Schedule(), adversarial=constant(1.0))
     config = replace(CONFIG, losses=alone, training=replace(SMALL, held_out=4))
     specs = spec_of(languages[0]), spec_of(languages[1])
-    learner = Learner.fresh(seeded_network(languages, specs, None, config), config)
+    learner = Learner.fresh(seeded_network(languages, specs, None, config), config, Team())
     material = prepare(languages, specs, None, config)
     _, weighted, critic = learner.losses(material, 0, torch.Generator().manual_seed(0))
     weighted.backward()

@@ -1,6 +1,10 @@
 """`sae-translate train`: a translator between two languages, from text or latents, without a pair."""
 
 import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sae_translate.align.alignment import Alignment
+    from sae_translate.cli.training_log import Sink
     from sae_translate.languages.language import Language
     from sae_translate.translate.config import TranslatorConfig
+    from sae_translate.translate.team import Team
     from sae_translate.translate.training import State, Step
     from sae_translate.translate.translator import Translator
 
@@ -44,6 +50,7 @@ def run(
     column: Annotated[str | None, typer.Option(help="Column that holds the text. Default: found by its name.")] = None,
     lower: Annotated[bool, typer.Option(help="Do not tell case apart in texts.")] = True,
     log: Annotated[Path | None, typer.Option(help="File that gets one line of JSON a look at the criterion.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder of TensorBoard that gets the same.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything. Default: the configuration's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the configuration's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
@@ -68,20 +75,26 @@ def run(
     check_output(out, overwrite, lambda folder: form_of(folder) == FORMAT)
     state_folder = out.with_name(out.name + ".state")
     state = read_state(state_folder, chosen) if resume else None
+    with joined(training.device) as team:
+        quiet = as_json or team.rank > 0
+        sinks = sinks_of(log, tensorboard) if team.rank == 0 else []
+        aligned, cut = zip(*(
+            read_language(name, vocabulary, lower, column, training.seed + number * TEXT_SEED, documents)
+            for number, name in enumerate((source, target))
+        ), strict=True)  # fmt: skip
+        alignment = None
+        if chosen.start == "alignment":
+            words = not any(map(is_cache, (source, target)))
+            alignment = align(*aligned, words, training.seed, team.device, quiet)
 
-    aligned, cut = zip(*(
-        read_language(name, vocabulary, lower, column, training.seed + number * TEXT_SEED, documents)
-        for number, name in enumerate((source, target))
-    ), strict=True)  # fmt: skip
-    alignment = None
-    if chosen.start == "alignment":
-        words = not any(map(is_cache, (source, target)))
-        alignment = align(*aligned, words, training.seed, training.device, as_json)
+        from sae_translate.translate.training import train
 
-    from sae_translate.translate.training import train
-
-    steps = train(cut[0], cut[1], alignment, chosen, resume=state)
-    translator = watched(steps, state_folder, chosen, log, as_json)
+        placed = replace(chosen, training=replace(training, device=team.device))
+        steps = train(cut[0], cut[1], alignment, placed, resume=state, team=team)
+        if team.rank > 0:
+            deque(steps, maxlen=0)
+            return
+        translator = watched(steps, state_folder, chosen, sinks, quiet)
     record = {**translator.record, "lower": lower, "believed": verdict_of(alignment)}
     replace(translator, record=record).save(out, overwrite)
     remove_state(state_folder)
@@ -94,6 +107,40 @@ def run(
           f"{record['best_step']:,} of {record['step']:,}")  # fmt: skip
     if alignment is not None and alignment.verdict is not None and not alignment.verdict.believed:
         print(f"NOT believed: {alignment.verdict.reason}")
+
+
+@contextmanager
+def joined(device: str) -> "Iterator[Team]":
+    """The processes that `accelerate launch` or torchrun started for one training; this one alone where neither did.
+
+    Raises UserError where accelerate is not installed, or cannot join them on this device.
+    """
+    from sae_translate.translate.team import Team
+
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        yield Team(device=device)
+        return
+    try:
+        from accelerate import PartialState
+    except ImportError:
+        raise UserError("several processes need accelerate: pip install 'sae-translate[translate]'") from None
+    state = PartialState(cpu=device == "cpu")
+    if state.num_processes == 1:
+        raise UserError(f"{size} processes were started for --device {device}, which this machine has not: "
+                        "give --device cpu, or start one process")  # fmt: skip
+    try:
+        yield Team(state.process_index, state.num_processes, str(state.device))
+    finally:
+        state.destroy_process_group()
+
+
+def sinks_of(log: Path | None, tensorboard: Path | None) -> "list[Sink]":
+    """Where figures go."""
+    from sae_translate.cli import training_log
+
+    sinks = [] if log is None else [training_log.json_lines(log)]
+    return sinks if tensorboard is None else [*sinks, training_log.tensorboard(tensorboard)]
 
 
 def align(source: "Language", target: "Language", words: bool, seed: int, device: str, quiet: bool) -> "Alignment":
@@ -118,11 +165,10 @@ def watched(
     steps: "Generator[Step, None, Translator]",
     state_folder: Path,
     config: "TranslatorConfig",
-    log: Path | None,
+    sinks: "Sequence[Sink]",
     quiet: bool,
 ) -> "Translator":
     """Run training to its end with a bar, saving what is needed to go on at every look at the criterion."""
-    from sae_translate.artifacts import append_line, compact_json
     from sae_translate.cli import progress
 
     first = next(steps)
@@ -133,10 +179,8 @@ def watched(
             advance(step.number, note)
             if step.criterion is not None:
                 write_state(state_folder, step.state(), config)
-                if log is not None:
-                    line = {"step": step.number, "criterion": step.criterion.value, **asdict(step.criterion),
-                            "losses": step.losses}  # fmt: skip
-                    append_line(log, compact_json(line))
+                for sink in sinks:
+                    sink(step)
             try:
                 step = next(steps)
             except StopIteration as end:

@@ -27,6 +27,7 @@ from sae_translate.translate.lm import NgramModel, fit_ngrams
 from sae_translate.translate.losses import critic_loss, fooling_loss, moment_distance, prior_cost
 from sae_translate.translate.network import Latent, Network, closed, opened, seeded_network
 from sae_translate.translate.pseudo import pseudo_parallel, refine, texts_of
+from sae_translate.translate.team import Team
 from sae_translate.translate.translator import Translator
 
 STARTS = {"alignment": True, "random": False}
@@ -125,12 +126,14 @@ def train(
     modalities: tuple[str | None, str | None] = (None, None),
     resume: State | None = None,
     paired: tuple[Corpus, Corpus] | None = None,
+    team: Team = Team(),  # noqa: B008  (frozen)
 ) -> Generator[Step, None, Translator]:
     """Train until the steps, the budget or the patience are used up; the translator of the best criterion.
 
     With `resume`, the state of an earlier step with the same languages and configuration, training goes on as if it had
     never stopped. With `paired`, the true translation of every segment of the source and of the target, these take the
-    place of pseudo-parallel text: the supervised ceiling of the same network.
+    place of pseudo-parallel text: the supervised ceiling of the same network. With a `team` of several processes, which
+    must all be given the same, a step is that of one process that accumulates all their batches.
 
     Raises UserError where a side is empty or too short, the backbone does not fit the modality, the alignment or the
     state is of other vocabularies, or memory runs out.
@@ -144,7 +147,7 @@ def train(
     specs = spec_of(source, modalities[0]), spec_of(target, modalities[1])
     material = prepare(languages, specs, alignment, config, paired)
     network = seeded_network(languages, specs, material.coupling, config)
-    learner = Learner.fresh(network, config)
+    learner = Learner.fresh(network, config, team)
     record = {"step": 0, "best": -1.0, "best_step": 0, "looks": 0, "history": []}
     best = weights_of(network)
     if resume is not None:
@@ -155,11 +158,11 @@ def train(
         with knobs_of_memory(config.training):
             losses = learner.step(material, record["step"])
         record["step"] += 1
-        over = 0 < config.training.budget < monotonic() - began
+        over = config.training.budget > 0 and team.mean([monotonic() - began])[0] > config.training.budget
         criterion, is_best = None, False
         if record["step"] % config.training.evaluate_every == 0 or record["step"] == total or over:
             with knobs_of_memory(config.training):
-                criterion = judge_network(network, material.held_out, material.models, config.training.max_length)
+                criterion = judged_together(network, material, config.training, team)
             is_best = criterion.value > record["best"]
             record["history"].append([record["step"], criterion.value])
             record["looks"] = 0 if is_best else record["looks"] + 1
@@ -173,6 +176,13 @@ def train(
     network.load_state_dict(best)
     items = source.items, target.items
     return Translator((source.name, target.name), items, specs, config, network.eval(), dict(record))
+
+
+def judged_together(network: Network, material: Material, training: TrainingConfig, team: Team) -> Criterion:
+    """The criterion, the same for every process, so that all stop at the same step."""
+    found = judge_network(network, material.held_out, material.models, training.max_length)
+    there, back, first, second = team.mean([*found.round_trip, *found.fluency])
+    return Criterion((there, back), (first, second))
 
 
 @contextmanager
@@ -213,18 +223,20 @@ class Learner:
     optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
     "Of the network, and of the critic."
     config: TranslatorConfig
+    team: Team
 
     @classmethod
-    def fresh(cls, network: Network, config: TranslatorConfig) -> "Learner":
+    def fresh(cls, network: Network, config: TranslatorConfig, team: Team) -> "Learner":
         d = network.backbone.d_model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed + 1)
             critic = nn.Sequential(nn.Linear(d, d), nn.LeakyReLU(0.2), nn.Dropout(0.1), nn.Linear(d, 1))
         critic = critic.to(config.training.device)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        team.copy_first(trained)
         lr = config.training.lr
         optimisers = torch.optim.AdamW(trained, lr=lr), torch.optim.AdamW(critic.parameters(), lr=lr)
-        return cls(network, critic, optimisers, config)
+        return cls(network, critic, optimisers, config, team)
 
     def step(self, material: Material, number: int) -> dict[str, float]:
         """One step of the network, and of the critic where there is one; the losses."""
@@ -239,7 +251,8 @@ class Learner:
         self.network.train()
         with torch.random.fork_rng(devices=devices):
             for part in range(training.accumulate):
-                seed = (training.seed * 1_000_003 + number) * SEEDS_A_STEP + part
+                batch = self.team.rank * training.accumulate + part
+                seed = (training.seed * 1_000_003 + number) * SEEDS_A_STEP + batch
                 torch.manual_seed(seed)
                 generator = torch.Generator().manual_seed(seed)
                 kind = training.device.split(":")[0]
@@ -252,9 +265,10 @@ class Learner:
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value.item() / training.accumulate
         for module, optimiser in zip((self.network, self.critic), self.optimisers, strict=True):
+            self.team.average([one.grad for one in module.parameters() if one.grad is not None])
             nn.utils.clip_grad_norm_(module.parameters(), training.clip)
             optimiser.step()
-        return sums
+        return dict(zip(sums, self.team.mean(list(sums.values())), strict=True))
 
     def losses(
         self, material: Material, number: int, generator: torch.Generator
