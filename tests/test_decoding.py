@@ -1,5 +1,6 @@
 """Decoding against a network whose scores are known: every search finds what it says it finds."""
 
+from functools import cache
 from itertools import product
 from types import SimpleNamespace
 
@@ -8,10 +9,13 @@ import pytest
 import torch
 
 from activation_cache.errors import UserError
+from sae_translate.languages.text import corpus_of
 from sae_translate.translate.batches import END, UNKNOWN, single
-from sae_translate.translate.decoding import DecodingConfig, copy_unknown, fluency, translate_batch
-from sae_translate.translate.lm import fit_ngrams
+from sae_translate.translate.config import BackboneConfig, TrainingConfig
+from sae_translate.translate.decoding import DecodingConfig, copy_unknown, fluency, translate_batch, whole_fluency
+from sae_translate.translate.lm import NgramModel, fit_ngrams
 from sae_translate.translate.network import Latent, Network
+from sae_translate.translate.neural_lm import NeuralModel, fit_neural
 
 SIZE, BOUND = 3, 7
 
@@ -96,6 +100,77 @@ def test_a_strong_language_model_overrules_the_network_in_beam_search():
     model = fit_ngrams([np.array([2, 0, 1])] * 50, SIZE, 2)
     config = DecodingConfig("beam", beam=8, lm_weight=50.0, length_penalty=0.0)
     assert texts(translate_batch(Chain(), 0, SOURCES, config, model)) == [(2, 0, 1)] * 3
+
+
+TOLD = ("201", "201", "01", "1")
+"What the language models have read."
+
+
+def ngrams() -> NgramModel:
+    return fit_ngrams([np.array([int(item) for item in text]) for text in TOLD], SIZE, 2)
+
+
+@cache
+def neural() -> NeuralModel:
+    steps = fit_neural(corpus_of(TOLD, ("0", "1", "2")), BackboneConfig(d_model=16, depth=1, heads=2),
+                       TrainingConfig(steps=40, batch_size=8, lr=1e-2, warmup=5))  # fmt: skip
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def ending(seed: int) -> Chain:
+    """A chain whose texts are short, so that no limit cuts them."""
+    chain = Chain(seed)
+    chain.table[..., SIZE + END] += 1.0
+    return chain
+
+
+@pytest.mark.parametrize("make", [ngrams, neural])
+def test_a_language_model_of_weight_nothing_changes_nothing(make):
+    for method in ("greedy", "beam"):
+        config = DecodingConfig(method, beam=3)
+        assert texts(translate_batch(Chain(), 0, SOURCES, config, make())) == texts(
+            translate_batch(Chain(), 0, SOURCES, config)
+        )
+
+
+@pytest.mark.parametrize("make", [ngrams, neural])
+@pytest.mark.parametrize(("step", "whole"), [(0.7, 0.0), (0.0, 0.7), (0.3, 0.4)])
+def test_a_beam_that_keeps_everything_finds_the_best_sum_of_network_and_language_model(make, step, whole):
+    chain, model = ending(3), make()
+    config = DecodingConfig("beam", beam=400, length_penalty=0.0, max_length=5, lm_weight=step, rerank_weight=whole)
+    ends = [(*text, SIZE + END) for length in range(5) for text in product(range(SIZE), repeat=length)]
+    padded = torch.tensor([[*text, *[SIZE + END] * (5 - len(text))] for text in ends])
+    reads = whole_fluency(model, padded, SIZE)
+    for source, found in enumerate(texts(translate_batch(chain, 0, SOURCES, config, model))):
+        sums = [chain.log_probability(source, text) + 0.7 * float(read) for text, read in zip(ends, reads, strict=True)]
+        assert found == (ends[int(np.argmax(sums))][:-1] or (SIZE + UNKNOWN,))
+
+
+@pytest.mark.parametrize("make", [ngrams, neural])
+@pytest.mark.parametrize("name", ["lm_weight", "rerank_weight"])
+def test_the_more_a_language_model_counts_the_likelier_it_finds_the_translation(make, name):
+    model, found = make(), []
+    for weight in (0.0, 0.5, 1.0, 4.0):
+        config = DecodingConfig("beam", beam=400, length_penalty=0.0, max_length=5, **{name: weight})
+        told = [translate_batch(ending(seed), 0, SOURCES, config, model).items[:, :, 0] for seed in range(3)]
+        rows = [text.where(text < SIZE, SIZE + END) for text in told]
+        found.append(sum(float(whole_fluency(model, row, SIZE).sum()) for row in rows))
+    assert found == sorted(found) and found[-1] > found[0] + 1
+
+
+@pytest.mark.parametrize("make", [ngrams, neural])
+def test_the_fluency_of_a_text_is_the_sum_of_its_items_and_its_end(make):
+    model = make()
+    by_hand = sum(
+        fluency(model, torch.tensor([[SIZE + 1, *(2, 0, 1)[:place]]]), SIZE)[0, item]
+        for place, item in enumerate((2, 0, 1, SIZE + END))
+    )
+    whole = whole_fluency(model, torch.tensor([[2, 0, 1, SIZE + END, SIZE + END]]), SIZE)
+    assert float(whole) == pytest.approx(float(by_hand), rel=1e-5)
 
 
 def test_fluency_is_the_language_model_s_next_item():

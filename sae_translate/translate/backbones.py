@@ -69,7 +69,7 @@ class Tagger(nn.Module):
         from x_transformers import Encoder
 
         self.d_model = config.d_model
-        self.encoder, self.decoder = Encoder(**_layers(config)), Encoder(**_layers(config))
+        self.encoder, self.decoder = Encoder(**transformer_layers(config)), Encoder(**transformer_layers(config))
 
     def encode(self, embedded: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         return self.encoder(embedded, mask=mask)
@@ -94,8 +94,8 @@ class XTransformers(nn.Module):
         from x_transformers import Decoder, Encoder
 
         self.d_model = config.d_model
-        self.encoder = Encoder(**_layers(config))
-        self.decoder = Decoder(**_layers(config), cross_attend=True)
+        self.encoder = Encoder(**transformer_layers(config))
+        self.decoder = Decoder(**transformer_layers(config), cross_attend=True)
 
     def encode(self, embedded: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         return self.encoder(embedded, mask=mask)
@@ -112,7 +112,8 @@ def beside(memory: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], length: in
     return nn.functional.pad(kept, (0, 0, 0, length - kept.shape[1]))
 
 
-def _layers(config: BackboneConfig) -> dict[str, Any]:
+def transformer_layers(config: BackboneConfig) -> dict[str, Any]:
+    """What x-transformers is told of a stack of layers with rotary positions."""
     return {
         "dim": config.d_model, "depth": config.depth, "heads": config.heads, "attn_dim_head": HEAD,
         "rotary_pos_emb": True, "rotary_emb_dim": HEAD, "ff_mult": 2, "attn_dropout": config.dropout,

@@ -115,6 +115,10 @@ class TrainingConfig:
     seed: int = 0
     device: str = "cpu"
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.lr * min((step + 1) / self.warmup, (self.warmup / (step + 1)) ** 0.5)
+
 
 @dataclass(frozen=True)
 class TranslatorConfig:

@@ -12,6 +12,10 @@ from activation_cache.errors import UserError, choose
 from sae_translate.translate.batches import BEGIN, END, N_SIGNS, UNKNOWN, Batch, single
 from sae_translate.translate.lm import NgramModel
 from sae_translate.translate.network import Latent, Network
+from sae_translate.translate.neural_lm import NeuralModel
+
+LanguageModel = NgramModel | NeuralModel
+"Of the language that is written."
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,9 @@ class DecodingConfig:
     length_penalty: float = 1.0
     "Beam search ranks by log probability / length to this power (Wu et al. 2016, arXiv 1609.08144, section 7)."
     lm_weight: float = 0.0
-    "What a language model's log probability counts in beam search, where one is given."
+    "What a language model's log probability of the next item counts in beam search, where one is given."
+    rerank_weight: float = 0.0
+    "What its log probability of the whole text counts when one of the hypotheses that are left is chosen."
     temperature: float = 1.0
     "Of sampling."
     max_length: int = 60
@@ -76,11 +82,11 @@ def _step_by_step(
     return written(texts[:, 1:], size)
 
 
-def _greedy(network: Network, side: int, latent: Latent, config: DecodingConfig, model: NgramModel | None) -> Batch:
+def _greedy(network: Network, side: int, latent: Latent, config: DecodingConfig, model: LanguageModel | None) -> Batch:
     return _step_by_step(network, side, latent, config, lambda scores: scores.argmax(-1))
 
 
-def _sample(network: Network, side: int, latent: Latent, config: DecodingConfig, model: NgramModel | None) -> Batch:
+def _sample(network: Network, side: int, latent: Latent, config: DecodingConfig, model: LanguageModel | None) -> Batch:
     generator = torch.Generator().manual_seed(config.seed)
 
     def pick(scores: Float[Tensor, "b items"]) -> Int[Tensor, "b"]:
@@ -90,7 +96,7 @@ def _sample(network: Network, side: int, latent: Latent, config: DecodingConfig,
     return _step_by_step(network, side, latent, config, pick)
 
 
-def _beam(network: Network, side: int, latent: Latent, config: DecodingConfig, model: NgramModel | None) -> Batch:
+def _beam(network: Network, side: int, latent: Latent, config: DecodingConfig, model: LanguageModel | None) -> Batch:
     size, k, n = network.adapters[side].size, config.beam, len(latent.mask)
     wide = Latent(latent.vectors.repeat_interleave(k, 0), latent.mask.repeat_interleave(k, 0), latent.divergence)
     device = latent.mask.device
@@ -118,13 +124,17 @@ def _beam(network: Network, side: int, latent: Latent, config: DecodingConfig, m
         ended = ended.gather(1, parent) | (item == size + END)
         if ended.all():
             break
+    if model is not None and config.rerank_weight:
+        total = total + config.rerank_weight * whole_fluency(model, texts[:, 1:], size).view(n, k).to(total)
     final = (total / lengths.clamp_min(1) ** config.length_penalty).argmax(1)
     return written(texts.view(n, k, -1)[torch.arange(n, device=device), final][:, 1:], size)
 
 
-def fluency(model: NgramModel, texts: Int[Tensor, "n u"], size: int) -> Float[Tensor, "n items"]:
+def fluency(model: LanguageModel, texts: Int[Tensor, "n u"], size: int) -> Float[Tensor, "n items"]:
     """Log P(next item | text) under the language model, for every item; END stands where the network has it, other
-    signs cost as much as the least likely item."""
+    signs cost of n-grams as much as the least likely item."""
+    if isinstance(model, NeuralModel):
+        return model.next_scores(texts)
     past = texts.cpu().numpy()
     past = np.where(past == size + BEGIN, model.begin, np.where(past < size, past, -1))[:, -(model.order - 1) :]
     items = np.append(np.arange(size), model.end)
@@ -135,7 +145,16 @@ def fluency(model: NgramModel, texts: Int[Tensor, "n u"], size: int) -> Float[Te
     return torch.from_numpy(scores)
 
 
-METHODS: dict[str, Callable[[Network, int, Latent, DecodingConfig, NgramModel | None], Batch]] = {
+def whole_fluency(model: LanguageModel, texts: Int[Tensor, "n u"], size: int) -> Float[Tensor, "n"]:
+    """Log P(text) under the language model, its end included, of texts without BEGIN; n-grams pass signs by."""
+    ended = (texts == size + END).cumsum(1) > 0
+    if isinstance(model, NeuralModel):
+        return model.score(single(texts, ~ended))
+    rows = [row[(row < size) & ~over] for row, over in zip(texts.cpu().numpy(), ended.cpu().numpy(), strict=True)]
+    return torch.from_numpy(model.score(rows))
+
+
+METHODS: dict[str, Callable[[Network, int, Latent, DecodingConfig, LanguageModel | None], Batch]] = {
     "greedy": _greedy,
     "beam": _beam,
     "sample": _sample,
@@ -148,7 +167,7 @@ def translate_batch(
     origin: int,
     batch: Batch,
     config: DecodingConfig = DecodingConfig(),
-    model: NgramModel | None = None,
+    model: LanguageModel | None = None,
 ) -> Batch:
     """The batch, of side `origin`, in the other side's language. The network must be in evaluation mode for exactness.
 

@@ -242,11 +242,10 @@ class Learner:
         """One step of the network, and of the critic where there is one; the losses."""
         training = self.config.training
         devices = [training.device] if training.device.startswith("cuda") else []
-        rate = training.lr * min((number + 1) / training.warmup, (training.warmup / (number + 1)) ** 0.5)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = training.rate(number)
         sums: dict[str, float] = {}
         self.network.train()
         with torch.random.fork_rng(devices=devices):

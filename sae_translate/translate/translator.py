@@ -17,8 +17,7 @@ from sae_translate.translate.adapters import AdapterSpec
 from sae_translate.translate.batches import UNKNOWN, batch_of
 from sae_translate.translate.config import TranslatorConfig
 from sae_translate.translate.criterion import texts_in
-from sae_translate.translate.decoding import DecodingConfig, copy_unknown, translate_batch
-from sae_translate.translate.lm import NgramModel
+from sae_translate.translate.decoding import DecodingConfig, LanguageModel, copy_unknown, translate_batch
 from sae_translate.translate.network import Network
 
 FORMAT = "sae-translate translator 1"
@@ -43,7 +42,7 @@ class Translator:
         corpus: Corpus,
         side: int = 0,
         decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  (frozen)
-        model: NgramModel | None = None,
+        model: LanguageModel | None = None,
         batch_size: int = 64,
     ) -> list[list[str]]:
         """Every segment of a corpus of this side, as the names of the other side's items.
@@ -77,7 +76,7 @@ class Translator:
         texts: Sequence[Sequence[str]],
         side: int = 0,
         decoding: DecodingConfig = DecodingConfig(),  # noqa: B008  (frozen)
-        model: NgramModel | None = None,
+        model: LanguageModel | None = None,
     ) -> list[list[str]]:
         """Texts of words; a word that the vocabulary lacks is copied where the network says that it knows none."""
         translated = self.translate(corpus_of(texts, self.items[side]), side, decoding, model)
