@@ -1,6 +1,7 @@
 """`train`, `translate` and `ablate` from end to end on the command line, and what they say to mistakes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,38 @@ def test_a_reference_gives_bleu_and_chrf_which_are_100_against_the_translation_i
     with pytest.raises(UserError, match="has 40 lines and the text 3: a line each is needed"):
         (place / "forty.txt").write_text("x\n" * 40)
         sae_translate(*command, place / "forty.txt")
+
+
+def test_a_language_model_of_weight_nothing_changes_nothing_and_a_strong_one_writes_what_it_has_read(
+    place, tmp_path, monkeypatch
+):
+    from sae_translate.translate import neural_lm
+
+    monkeypatch.setattr(neural_lm, "BRIEF", replace(neural_lm.BRIEF, steps=60, lr=1e-2, warmup=10))
+    writer = SMALL | {"start": "random", "backbone": {"name": "xtransformers", "d_model": 16, "depth": 1, "heads": 2}}
+    (tmp_path / "writer.json").write_text(json.dumps(writer))
+    sae_translate("train", place / "de.json", place / "en.json", "--config", tmp_path / "writer.json",
+                  "--vocabulary", 60, "--out", tmp_path / "writer")  # fmt: skip
+    items = load_translator(tmp_path / "writer").items[1]
+    sentence = " ".join([word for word in items if word.isalpha()][:5]) + " ."
+    (tmp_path / "read.txt").write_text(f"{sentence}\n" * 20)
+
+    def told(*options) -> str:
+        command = ["translate", tmp_path / "writer", "--method", "beam", *options]
+        return sae_translate(*command, input="die katze war klein\n").strip()
+
+    plain = told()
+    for kind in ("ngram", "neural"):
+        model = ["--lm", tmp_path / "read.txt", "--lm-kind", kind, "--lm-weight"]
+        assert told(*model, 0) == plain != sentence
+        assert told(*model, 50, "--rerank", 1) == sentence
+    with pytest.raises(UserError, match="--lm is for beam search: add --method beam"):
+        sae_translate("translate", tmp_path / "writer", "--lm", tmp_path / "read.txt", input="die")
+    with pytest.raises(UserError, match="unknown kind of language model 'gpt': choose one of ngram, neural"):
+        told("--lm", tmp_path / "read.txt", "--lm-kind", "gpt")
+    (tmp_path / "none.txt").write_text("zaphod")
+    with pytest.raises(UserError, match=r"none.txt holds no word that the translator knows of .*en.json: give text"):
+        told("--lm", tmp_path / "none.txt")
 
 
 def test_an_interrupted_training_goes_on_to_the_same_translator(place, tmp_path, monkeypatch):

@@ -17,8 +17,18 @@ def run(
     out: Annotated[Path | None, typer.Option(help="File that gets a translation a line. Default: the screen.")] = None,
     method: Annotated[str, typer.Option(help="greedy, beam or sample.")] = "greedy",
     beam: Annotated[int, typer.Option(help="Hypotheses that beam search keeps.")] = 4,
+    lm: Annotated[
+        str | None,
+        typer.Option(help="Text in the language that is written (file, FILE.tsv:COLUMN, folder, hub name, stories:en): "
+                     "beam search follows a language model of it."),
+    ] = None,
+    lm_kind: Annotated[str, typer.Option(help="ngram or neural.")] = "ngram",
+    lm_weight: Annotated[float, typer.Option(help="What the language model counts at every word.")] = 0.3,
+    rerank: Annotated[
+        float, typer.Option(help="What it counts when one of the beam's hypotheses is chosen.")
+    ] = 0.0,
     temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling and of a neural language model.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     reference: Annotated[
         Path | None, typer.Option(help="File with the right translation a line: BLEU and chrF are told.")
@@ -31,6 +41,9 @@ def run(
         raise UserError(f"{out} exists: give another --out, or --overwrite to replace it")
     if beam < 1 or temperature <= 0:
         raise UserError("--beam must be at least 1, --temperature above 0")
+    if lm is not None and method != "beam":
+        raise UserError("--lm is for beam search: add --method beam, or leave it out")
+    from sae_translate.cli import language_models
     from sae_translate.translate.decoding import METHODS, DecodingConfig
     from sae_translate.translate.translator import load_translator
 
@@ -40,8 +53,11 @@ def run(
     truth = None if reference is None else read_lines(reference)
     if truth is not None and len(truth) != len(lines):
         raise UserError(f"{reference} has {len(truth):,} lines and the text {len(lines):,}: a line each is needed")
-    decoding = DecodingConfig(method, beam=beam, temperature=temperature, seed=seed)
-    told = translate_lines(loaded, lines, int(reverse), decoding)
+    side = int(reverse)
+    model = None if lm is None else language_models.learn(lm, lm_kind, loaded, 1 - side, seed, device)
+    decoding = DecodingConfig(method, beam=beam, lm_weight=lm_weight, rerank_weight=rerank, temperature=temperature,
+                              seed=seed)  # fmt: skip
+    told = translate_lines(loaded, lines, side, decoding, model)
     if truth is not None:
         print(json.dumps(score(told, truth, loaded.record.get("lower", True))), file=sys.stderr)
     if as_json:
@@ -67,14 +83,14 @@ def read_lines(path: Path | None) -> list[str]:
     return content.splitlines()
 
 
-def translate_lines(translator, lines: list[str], side: int, decoding) -> list[str]:
+def translate_lines(translator, lines: list[str], side: int, decoding, model=None) -> list[str]:
     """Every line translated sentence by sentence, words and marks set apart by spaces."""
-    from sae_translate.languages.tokens import split_sentences, split_words
+    from sae_translate.cli.language_models import sentences_of
 
     lower = translator.record.get("lower", True)
-    sentences = [[split_words(part.lower() if lower else part) for part in split_sentences(line)] for line in lines]
+    sentences = [sentences_of(line, lower) for line in lines]
     flat = [words for line in sentences for words in line]
-    told = iter(translator.translate_words(flat, side, decoding))
+    told = iter(translator.translate_words(flat, side, decoding, model))
     return [" ".join(word for _ in line for word in next(told)) for line in sentences]
 
 
