@@ -29,7 +29,7 @@ import sae_translate
 from sae_translate.align.alignment import Alignment
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
-from sae_translate.align.hidden import HiddenConfig, fit_tied
+from sae_translate.align.hidden import HiddenConfig, climb, expected_emissions, fit_tied
 from sae_translate.align.statistics import share_positions
 from sae_translate.artifacts import plain, write_text
 from sae_translate.cli.ablate import read_rows
@@ -39,8 +39,10 @@ from sae_translate.demo.pairs import build_pair, story_test
 from sae_translate.demo.stories import generate_documents
 from sae_translate.label.recorded import record
 from sae_translate.languages.hmm import (
+    HiddenMarkov,
     beliefs,
     ceiling,
+    draw_rows,
     expected_accuracy,
     hidden_markov,
     random_transitions,
@@ -107,13 +109,14 @@ SEGMENT = 100
 
 
 def measure_hmm(arguments: argparse.Namespace, seed: int) -> dict:
-    """Tied EM on two texts that share nothing but the chain; the control has two chains."""
+    """Tied EM on two texts that share nothing but the chain; the control has two chains. With `--ceilings` the same
+    steps started from the true languages, from as many positions in pairs, and counts where the states are told."""
     rng = np.random.default_rng(seed)
     chain, other = (random_transitions(arguments.states, rng) for _ in range(2))
     source, target = (hidden_markov(chain, arguments.symbols, rng) for _ in range(2))
     foreign = hidden_markov(other, arguments.symbols, rng)
     n = arguments.positions // SEGMENT
-    texts = [sample(one, n, SEGMENT, rng)[1] for one in (source, target, foreign)]
+    states, texts = zip(*(sample(one, n, SEGMENT, rng) for one in (source, target, foreign)), strict=True)
     test = sample(source, 200, SEGMENT, rng)[1]
     bound, posterior = ceiling(source, target, test), beliefs(source, test).posterior
     config = HiddenConfig(states=arguments.states, seed=seed)
@@ -127,12 +130,52 @@ def measure_hmm(arguments: argparse.Namespace, seed: int) -> dict:
         "of_bayes": found / bound.bayes, "log_likelihood": fit.log_likelihood,
         "log_likelihood_of_the_truth": truth / (texts[0].size + texts[1].size), "cpu_seconds": seconds,
     }  # fmt: skip
+    if arguments.ceilings:
+        pair = draw_rows(target.emissions.cumsum(axis=1), states[0].ravel(), rng).reshape(states[0].shape)
+        for name, languages in {
+            "from the truth": climb((source, target), texts[:2], config.iterations, config)[0],
+            "paired, from the truth": climb_paired((source, target), (texts[0], pair), config),
+            "states told": counted((source, target), texts[:2], states[:2], config.smoothing),
+        }.items():
+            told = translate_by_posterior(*languages, test).ravel()
+            result[f"{name}: of_bayes"] = expected_accuracy(target, posterior, told) / bound.bayes
     if arguments.control:
         wrong = fit_tied(texts[0], texts[2], arguments.symbols, arguments.symbols, config)
         told = translate_by_posterior(*wrong.languages, test).ravel()
         result["control_of_bayes"] = expected_accuracy(foreign, posterior, told) / bound.bayes
         result["control_frequency_of_bayes"] = float((posterior @ foreign.emissions).mean(axis=0).max()) / bound.bayes
     return result
+
+
+def counted(languages, texts, states, smoothing: float) -> list[HiddenMarkov]:
+    """Languages of one chain counted from texts whose states are told: nobody without the truth knows more."""
+    n = len(languages[0].start)
+    moves, start = np.full((n, n), smoothing), np.full(n, smoothing)
+    for path in states:
+        np.add.at(moves, (path[:, :-1], path[:, 1:]), 1)
+        np.add.at(start, path[:, 0], 1)
+    found = []
+    for language, text, path in zip(languages, texts, states, strict=True):
+        tells = np.full(language.emissions.shape, smoothing)
+        np.add.at(tells, (path, text), 1)
+        found.append(tells / tells.sum(axis=1, keepdims=True))
+    return [HiddenMarkov(start / start.sum(), moves / moves.sum(axis=1, keepdims=True), rows) for rows in found]
+
+
+def climb_paired(languages, texts, config: HiddenConfig) -> tuple[HiddenMarkov, ...]:
+    """EM where both texts tell of the same states, position by position: every state emits a pair of symbols."""
+    sizes = [one.emissions.shape[1] for one in languages]
+    both = texts[0] * sizes[1] + texts[1]
+    for _ in range(config.iterations):
+        first, second = (one.emissions for one in languages)
+        pairs = (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
+        seen = beliefs(replace(languages[0], emissions=pairs), both)
+        start, chain = seen.starts + config.smoothing, seen.moves + config.smoothing
+        start, chain = start / start.sum(), chain / chain.sum(axis=1, keepdims=True)
+        tells = [expected_emissions(seen, text, size) + config.smoothing
+                 for text, size in zip(texts, sizes, strict=True)]  # fmt: skip
+        languages = [HiddenMarkov(start, chain, rows / rows.sum(axis=1, keepdims=True)) for rows in tells]
+    return tuple(languages)
 
 
 def finished(steps) -> tuple[Translator, list[Step]]:
@@ -507,6 +550,7 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=32)
     parser.add_argument("--positions", type=int, default=10_000)
     parser.add_argument("--control", action="store_true")
+    parser.add_argument("--ceilings", action="store_true", help="what more than the two texts would tell of them")
     parser.add_argument("--supervised", action="store_true", help="train the same network on true pairs too")
     parser.add_argument("--documents", type=int, default=None)
     parser.add_argument("--vocabulary", type=int, default=3000)
@@ -520,6 +564,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--budget", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.what == "ablation":
@@ -531,7 +576,7 @@ def main() -> None:
     places = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     command = " ".join(["python benchmarks/translation/run.py", *places])
     results = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
         results.append(plain(MEASURES[arguments.what](arguments, seed)))
         print(json.dumps(results[-1]), flush=True)
         add_run(" ".join(places), {"command": command, "commit": head.stdout.strip(), "results": results})
