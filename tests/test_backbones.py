@@ -48,6 +48,15 @@ def test_a_backbone_that_writes_sees_the_whole_source_and_nothing_it_has_not_wri
 
 
 @torch.no_grad()
+def test_a_single_head_need_not_be_as_wide_as_the_network(source):
+    narrow = build_backbone(BackboneConfig("tagger", d_model=16, depth=1, heads=1)).eval()
+    half = source[..., :16]
+    other = half.clone()
+    other[:, -1] = 0
+    assert not torch.allclose(run(narrow, other, None)[:, 0], run(narrow, half, None)[:, 0], atol=1e-4)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", BACKBONES)
 def test_what_lies_behind_the_end_of_a_segment_changes_nothing(name, source, before):
     backbone = tiny(name)

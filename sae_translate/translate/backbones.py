@@ -116,8 +116,8 @@ def transformer_layers(config: BackboneConfig) -> dict[str, Any]:
     """What x-transformers is told of a stack of layers with rotary positions."""
     return {
         "dim": config.d_model, "depth": config.depth, "heads": config.heads, "attn_dim_head": HEAD,
-        "rotary_pos_emb": True, "rotary_emb_dim": HEAD, "ff_mult": 2, "attn_dropout": config.dropout,
-        "ff_dropout": config.dropout,
+        "attn_project_out": True, "rotary_pos_emb": True, "rotary_emb_dim": HEAD, "ff_mult": 2,
+        "attn_dropout": config.dropout, "ff_dropout": config.dropout,
     }  # fmt: skip
 
 
