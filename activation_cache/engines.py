@@ -17,6 +17,7 @@ import torch
 
 from activation_cache import layout, shards
 from activation_cache.errors import UserError, choose
+from activation_cache.gather import gathered_from, write_summaries
 from activation_cache.layout import Manifest
 from activation_cache.places import Place, in_turn, is_free, locked, place
 from activation_cache.plan import RecordingPlan
@@ -24,7 +25,6 @@ from activation_cache.record import (
     Progress,
     begun,
     check_out,
-    gathered_from,
     make_rooms,
     open_cache,
     record,
@@ -32,7 +32,6 @@ from activation_cache.record import (
     sweep,
     write_shard,
     write_shards,
-    write_statistics,
 )
 
 RANKS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
@@ -152,8 +151,8 @@ def _striped(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: boo
             for sidecar, arrays in steps:
                 yield (progress := progress.after(sidecar, kept=arrays is None))
         with in_turn(folder / layout.STATISTICS):
-            if is_whole(folder, manifest) and not has_statistics(folder, manifest):
-                write_statistics(folder, manifest, gathered_from(folder, manifest))
+            if is_whole(folder, manifest) and not has_summaries(folder, manifest):
+                write_summaries(folder, manifest, gathered_from(folder, manifest))
 
 
 @contextlib.contextmanager
@@ -179,10 +178,9 @@ def is_whole(folder: Place, manifest: Manifest) -> bool:
     return all(file.rsplit("/", 1)[-1] in there for file in files)
 
 
-def has_statistics(folder: Place, manifest: Manifest) -> bool:
-    """Whether the statistics of every SAE are there."""
-    files = map(layout.statistics_file, range(len(manifest.saes)))
-    return all(shards.read_sidecar(folder, file, manifest.key) is not None for file in files)
+def has_summaries(folder: Place, manifest: Manifest) -> bool:
+    """Whether what is gathered over all shards is there."""
+    return all(shards.read_sidecar(folder, file, manifest.key) is not None for file in manifest.summary_files)
 
 
 class ShardWriter:
@@ -232,7 +230,7 @@ def _on_ray(engine: EngineConfig, plan: RecordingPlan, out: Any, overwrite: bool
                     sidecar = shards.read_sidecar(folder, layout.shard_file(int(row["shard"])), manifest.key)
                     yield (progress := progress.after(sidecar, kept=False))
             sweep(folder)
-        write_statistics(folder, manifest, gathered_from(folder, manifest))
+        write_summaries(folder, manifest, gathered_from(folder, manifest))
 
 
 def _ray() -> Any:

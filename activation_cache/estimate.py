@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from activation_cache import examples, layout, shards
+from activation_cache import layout, shards
+from activation_cache.gather import begin, gathered, summaries
 from activation_cache.places import Place, place
 from activation_cache.plan import RecordingPlan, bytes_of
-from activation_cache.record import compute_shard, gathered, same_recording
+from activation_cache.record import compute_shard, same_recording
 
 ENOUGH = 2.0
 "Seconds of computing from which the rest is extrapolated."
@@ -77,12 +78,12 @@ def estimate(
         if spent >= ENOUGH or n_contexts == largest:
             break
         n_contexts = min(4 * n_contexts, largest)
-    states = gathered([examples.start(sae.d_sae) for sae in manifest.saes], arrays, manifest)
+    states = gathered(begin(manifest), arrays, manifest)
     began = clock()
     states = gathered(states, arrays, manifest)  # later ones are cheaper than the first, which fills everything
     gathering, began = clock() - began, clock()
-    for state in states:
-        shards.encode_arrays(vars(examples.finish(state)))
+    for _, found in summaries(states):
+        shards.encode_arrays(found)
     n = len(arrays["tokens"])
     active = [len(arrays[f"latents.{i}.values"]) / n for i in range(len(manifest.saes))]
     return Estimate(

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from activation_cache import examples, layout, shards
+from activation_cache import layout, shards
 from activation_cache.errors import UserError
 from activation_cache.foreign import Foreign, read_foreign
+from activation_cache.gather import begin, gathered, write_summaries
 from activation_cache.layout import HookEntry, Manifest, SaeEntry
 from activation_cache.models import Model, load_tokenizer
 from activation_cache.places import Place
@@ -25,10 +26,8 @@ from activation_cache.record import (
     LARGEST_HALF,
     Progress,
     begun,
-    gathered,
     latent_arrays,
     text_arrays,
-    write_statistics,
 )
 
 
@@ -92,7 +91,7 @@ def import_cache(
 ) -> Iterator[Progress]:
     """Write a planned import as a cache of ours, a value after every shard. Errors: as `record.record`."""
     with begun(plan, out, overwrite, resume) as (folder, manifest):
-        states = [examples.start(sae.d_sae) for sae in manifest.saes]
+        states = begin(manifest)
         progress = Progress.start(manifest.n_tokens)
         for index in range(manifest.n_shards):
             file = layout.shard_file(index)
@@ -101,7 +100,7 @@ def import_cache(
                                           len(arrays["context_lengths"]), cut)  # fmt: skip
             states = gathered(states, arrays, manifest)
             yield (progress := progress.after(sidecar, kept=False))
-        write_statistics(folder, manifest, states)
+        write_summaries(folder, manifest, states)
 
 
 def _shard(plan: RecordingPlan, foreign: Foreign, index: int) -> tuple[dict[str, np.ndarray], int]:

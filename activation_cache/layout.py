@@ -5,6 +5,7 @@
     shards/00000.safetensors          tokens, contexts, activations and latents of consecutive contexts
     shards/00000.json                 its sidecar (`Sidecar`): sha256, sizes. A shard exists when its sidecar does
     statistics/0.safetensors, .json   statistics of the manifest's SAE number 0 (`LatentStatistics`), and their sidecar
+    statistics/0-lag-6.safetensors, .json   where asked for, its co-occurrence six positions apart (`Cooccurrence`)
 
 Inside a shard: `tokens` int32 [n], `context_lengths` int32 [contexts], `document_ids` int64 [contexts];
 `activations.H` float16 [n, d] for recorded hook number H; and for SAE number S the token-major CSR
@@ -25,8 +26,10 @@ from activation_cache.errors import UserError, nearest
 
 FORMAT = "activation-cache/3"
 "Name and version of the format that is written."
-READABLE = (FORMAT, "activation-cache/2")
-"The formats that are read; in the older one statistics have neither second moments nor tokens nor random contexts."
+FORMAT_WITH_COOCCURRENCE = "activation-cache/4"
+"That of caches with co-occurrence, of which readers of the other would not know. Both are current."
+READABLE = (FORMAT, "activation-cache/2", FORMAT_WITH_COOCCURRENCE)
+"The formats that are read; in 2 statistics have neither second moments nor tokens nor random contexts."
 ARITHMETIC = 2
 "Raised whenever equal input gives other bytes of the same format: such caches are read, but never continued."
 MANIFEST = "manifest.json"
@@ -54,6 +57,10 @@ def shard_file(index: int) -> str:
 
 def statistics_file(sae_index: int) -> str:
     return f"{STATISTICS}/{sae_index}.safetensors"
+
+
+def cooccurrence_file(sae_index: int, lag: int) -> str:
+    return f"{STATISTICS}/{sae_index}-lag-{lag}.safetensors"
 
 
 def sidecar_file(file: str) -> str:
@@ -101,6 +108,21 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class CooccurrenceEntry:
+    """Which co-occurrence is gathered of every SAE of a recording."""
+
+    lags: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 24)
+    "How many positions later; by default those that decipherment reads."
+    megabytes: int = 1024
+    "Most memory for it in MiB, all SAEs together. Latents that do not fit are one \"other\"."
+
+    def n_apart(self, d_sae: int, n_saes: int) -> int:
+        """How many latents of an SAE of this width fit, each with each at every lag, in float32."""
+        cells = (self.megabytes << 20) // (4 * n_saes * len(self.lags))
+        return min(d_sae, math.isqrt(cells) - 1)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a cache holds and what it was made from."""
 
@@ -138,6 +160,8 @@ class Manifest:
     arithmetic: int = ARITHMETIC
     "`ARITHMETIC` of the code that recorded it."
     format: str = FORMAT
+    cooccurrence: CooccurrenceEntry | None = None
+    "None where none is gathered: the manifest is then that of `FORMAT`, to the byte."
 
     @property
     def hook_names(self) -> tuple[str, ...]:
@@ -155,6 +179,14 @@ class Manifest:
         """The contexts that a shard holds."""
         first = shard * self.contexts_per_shard
         return range(first, min(first + self.contexts_per_shard, self.n_contexts))
+
+
+    @property
+    def summary_files(self) -> list[str]:
+        """The files of what was gathered over all shards: statistics of every SAE, and its co-occurrence."""
+        lags = self.cooccurrence.lags if self.cooccurrence else ()
+        return [file for i in range(len(self.saes))
+                for file in (statistics_file(i), *(cooccurrence_file(i, lag) for lag in lags))]
 
 
 @dataclass(frozen=True)
@@ -205,6 +237,27 @@ class LatentStatistics:
     "0 where the counts are exact; else at most its active positions over `examples.N_COUNTED + 1`."
 
 
+@dataclass(frozen=True)
+class Cooccurrence:
+    """Which latents of an SAE follow which, a number of positions later in the same context.
+
+    What a position holds are its activations divided by their sum, so that every position weighs 1. Latents for which
+    there was no memory are one "other", which stands last; it also holds the positions on which nothing is active.
+    """
+
+    latents: Int[np.ndarray, "n"]
+    "Those told apart, in the order in which they were met."
+    counts: Float[np.ndarray, "n+1"]
+    "How many positions each holds, and the other, float64: the sum is the number of positions."
+    pairs: Float[np.ndarray, "n+1 n+1"]
+    "[i, j] = weight of i followed by j, float32: the sum is the number of pairs of positions so far apart."
+
+    @property
+    def covered(self) -> float:
+        """Share of all weight that is told apart: 1 where the pairs are exact for every latent."""
+        return 1.0 - float(self.counts[-1] / self.counts.sum())
+
+
 def shard_bytes(manifest: Manifest, n_tokens: int, n_contexts: int, active: list[int]) -> int:
     """Bytes of a shard of so many tokens and contexts, and of so many active latents of each SAE."""
     arrays: dict[str, tuple[tuple[int, ...], np.dtype]] = {
@@ -240,7 +293,7 @@ def encoded_bytes(arrays: dict[str, tuple[tuple[int, ...], np.dtype]]) -> int:
 
 def _deciding(manifest: Manifest) -> dict[str, Any]:
     """What decides the bytes of the shards: identities and settings, not the names under which things were found."""
-    content = {k: v for k, v in asdict(manifest).items() if k not in ("key", "files", "model", "dataset")}
+    content = {k: v for k, v in _as_json(manifest).items() if k not in ("key", "files", "model", "dataset")}
     content["saes"] = [{k: v for k, v in entry.items() if k != "source"} for entry in content["saes"]]
     return content
 
@@ -253,11 +306,16 @@ def run_key(manifest: Manifest) -> str:
 def differences(ours: Manifest, theirs: Manifest) -> list[str]:
     """The fields in which two recordings differ."""
     mine, other = _deciding(ours), _deciding(theirs)
-    return [name for name in mine if mine[name] != other[name]]
+    return [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    """The fields of a manifest; no co-occurrence is no field."""
+    return {k: v for k, v in asdict(manifest).items() if k != "cooccurrence" or v is not None}
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    return json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
+    return json.dumps(_as_json(manifest), indent=1, sort_keys=True) + "\n"
 
 
 def manifest_from_json(text: str, where: str) -> Manifest:
@@ -271,6 +329,7 @@ def manifest_from_json(text: str, where: str) -> Manifest:
         if not isinstance(raw.get(name), list):
             raise UserError(f"{where}: {name} must be a list; the file was altered, record the cache again")
         raw[name] = tuple(_build(kind, item, where) for item in raw[name])
+    raw["cooccurrence"] = _cooccurrence(raw, where)
     manifest = _build(Manifest, raw, where)
     for file in manifest.files:
         _inside(file.path, where)
@@ -280,6 +339,18 @@ def manifest_from_json(text: str, where: str) -> Manifest:
     if manifest.key != run_key(manifest):
         raise UserError(f"{where} does not match its own key: the file was altered, record the cache again")
     return manifest
+
+
+def _cooccurrence(raw: dict[str, Any], where: str) -> CooccurrenceEntry | None:
+    if raw["format"] != FORMAT_WITH_COOCCURRENCE and "cooccurrence" not in raw:
+        return None
+    told = raw.get("cooccurrence")
+    if isinstance(told, dict) and "lags" in told:
+        lags = told["lags"]
+        if not isinstance(lags, list) or not lags or not all(type(lag) is int and lag > 0 for lag in lags):
+            raise UserError(f"{where}: lags is {lags!r}, which it cannot be; the file was altered")
+        told = {**told, "lags": tuple(lags)}
+    return _build(CooccurrenceEntry, told, where)
 
 
 def sidecar_to_json(sidecar: Sidecar) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from activation_cache import layout
 from activation_cache.errors import UserError
-from activation_cache.layout import HookEntry, Manifest, SaeEntry
+from activation_cache.layout import CooccurrenceEntry, HookEntry, Manifest, SaeEntry
 from activation_cache.models import Model, hub_name, load_model
 from activation_cache.text import load_documents
 
@@ -64,6 +64,8 @@ class RecordingConfig:
     "Contexts in one forward."
     seed: int = 0
     "Chooses the sample behind the random and the quantile contexts."
+    cooccurrence: CooccurrenceEntry | None = None
+    "Which co-occurrence of latents is gathered; None: none."
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def plan_recording(
     store_dense = config.activations if config.activations is not None else not saes
     if not store_dense and not saes:
         raise UserError("nothing to record: --no-activations needs an --sae")
+    if config.cooccurrence:
+        _check_cooccurrence(config.cooccurrence, saes, context_size - prepend_bos)
     manifest = Manifest(
         key="", model=_place(model.name) or hub_name(model.name), model_identity=model.identity,
         dataset=_place(dataset) or dataset,
@@ -143,6 +147,8 @@ def plan_recording(
         n_tokens=len(contexts.tokens), n_contexts=len(contexts.document_ids),
         n_documents=int(contexts.document_ids[-1]) + 1,
         contexts_per_shard=max(1, TOKENS_PER_SHARD // context_size),
+        format=layout.FORMAT_WITH_COOCCURRENCE if config.cooccurrence else layout.FORMAT,
+        cooccurrence=config.cooccurrence,
     )
     manifest = dataclasses.replace(manifest, key=layout.run_key(manifest))
     active = [float(min(getattr(sae.sae.cfg, "k", ACTIVE_GUESS), sae.d_sae)) for sae in saes]
@@ -261,6 +267,19 @@ def _centered(saes: tuple[Any, ...], hook_names: tuple[str, ...], model: Model) 
     return centered
 
 
+def _check_cooccurrence(asked: CooccurrenceEntry, saes: tuple[Any, ...], longest: int) -> None:
+    if not saes:
+        raise UserError("--cooccurrence is of latents: give an --sae")
+    if not asked.lags or min(asked.lags) < 1 or len(set(asked.lags)) < len(asked.lags):
+        raise UserError(f"--lags are {asked.lags}: needed one or more, 1 or higher, each once")
+    if min(asked.lags) >= longest:
+        raise UserError(f"contexts of at most {longest} positions hold no two that are {min(asked.lags)} apart: give "
+                        "smaller --lags, or a larger --context-size")
+    if (n := min(asked.n_apart(sae.d_sae, len(saes)) for sae in saes)) < 2:
+        raise UserError(f"{asked.megabytes} MiB are room for the co-occurrence of {max(n, 0)} latents at "
+                        f"{len(asked.lags)} lags: give more --cooccurrence-mb or fewer --lags")
+
+
 def _widths(model: Model, hook_names: tuple[str, ...], saes: tuple[Any, ...]) -> dict[str, int]:
     """Width of every hook, by one forward of two tokens; every SAE must fit its hook."""
     probe = model.activations(torch.zeros((1, 2), dtype=torch.long, device=model.device), hook_names)
@@ -354,11 +373,20 @@ def bytes_of(manifest: Manifest, offsets: Int[np.ndarray, "offsets"], active: li
     return total
 
 
+def _told_apart(manifest: Manifest, entry: SaeEntry) -> str:
+    n, lags = manifest.cooccurrence.n_apart(entry.d_sae, len(manifest.saes)), manifest.cooccurrence.lags
+    which = "all" if n == entry.d_sae else f"the first {n:,} met, the heaviest of a shard first,"
+    return (f"{entry.name}: co-occurrence of {which} of {entry.d_sae:,} latents at lags "
+            f"{', '.join(map(str, lags))}, up to {4 * len(lags) * (n + 1) ** 2:,} bytes more")
+
+
 def _notes(manifest: Manifest, saes: tuple[Any, ...], config: RecordingConfig) -> tuple[str, ...]:
     notes = [f"{sae.name}: no sparse path for {sae.architecture} SAEs, sae.encode is used"
              for sae in saes if not sae.sparse_path]
     if any(not hasattr(sae.sae.cfg, "k") for sae in saes):
         notes.append(f"the bytes count with {ACTIVE_GUESS} active latents a position")
+    if manifest.cooccurrence:
+        notes += [_told_apart(manifest, entry) for entry in manifest.saes]
     if manifest.centered:
         notes.append("the mean over the width is taken off the residual stream, as in the SAE's training "
                      "(center_writing_weights)")

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
-from activation_cache import examples, layout, shards
+from activation_cache import layout, shards
 from activation_cache.errors import UserError
+from activation_cache.gather import begin, gathered, write_summaries
 from activation_cache.layout import FileEntry, Manifest, Sidecar
 from activation_cache.places import Place, locked, make_folder, place, remove_folder
 from activation_cache.plan import RecordingPlan
@@ -121,7 +122,7 @@ def record(
     with contextlib.ExitStack() as stack:
         folder, manifest = stack.enter_context(begun(plan, out, overwrite, resume))
         beside = stack.enter_context(ThreadPoolExecutor(1))
-        gathering = beside.submit(list, (examples.start(sae.d_sae) for sae in manifest.saes))
+        gathering = beside.submit(begin, manifest)
         progress = Progress.start(manifest.n_tokens)
         steps = write_shards(plan, folder, range(manifest.n_shards))
         for index, (sidecar, arrays) in enumerate(stack.enter_context(contextlib.closing(steps))):
@@ -129,7 +130,7 @@ def record(
             arrays = shards.read_arrays(folder, layout.shard_file(index), manifest.key) if kept else arrays
             gathering = beside.submit(gathered, gathering.result(), arrays, manifest)  # while the next is computed
             yield (progress := progress.after(sidecar, kept))
-        write_statistics(folder, manifest, gathering.result())
+        write_summaries(folder, manifest, gathering.result())
 
 
 @contextlib.contextmanager
@@ -163,13 +164,13 @@ def write_shards(
     A device of `BEHIND` computes the next shard while one is written: a kill then costs that one too.
     """
     with ThreadPoolExecutor(1) as writer:
-        def begin(index: int) -> Future:
+        def computed(index: int) -> Future:
             sidecar = shards.read_sidecar(folder, layout.shard_file(index), plan.manifest.key)
             if sidecar is not None:
                 return writer.submit(lambda: (sidecar, None))
             return writer.submit(_written, plan, folder, index, *compute_shard(plan, index))
 
-        steps: Iterable[Future] = map(begin, indices)
+        steps: Iterable[Future] = map(computed, indices)
         if torch.device(plan.model.device).type in BEHIND:
             steps = (step for step, _ in itertools.pairwise(itertools.chain(steps, [None])))
         for step in steps:
@@ -187,21 +188,6 @@ def _written(
     sidecar = shards.write_arrays(folder, layout.shard_file(index), arrays, plan.manifest.key, len(arrays["tokens"]),
                                   len(arrays["context_lengths"]), saturated)
     return sidecar, arrays
-
-
-def write_statistics(folder: Place, manifest: Manifest, states: list[examples.StatisticsState]) -> None:
-    """Write the statistics gathered over all shards: with them a recording is complete."""
-    for i, state in enumerate(states):
-        shards.write_arrays(folder, layout.statistics_file(i), vars(examples.finish(state)), manifest.key,
-                            manifest.n_tokens, manifest.n_contexts)
-
-
-def gathered_from(folder: Place, manifest: Manifest) -> list[examples.StatisticsState]:
-    """The statistics of every SAE over all shards of a cache, in their order, each verified as it is read."""
-    states = [examples.start(sae.d_sae) for sae in manifest.saes]
-    for index in range(manifest.n_shards):
-        states = gathered(states, shards.read_arrays(folder, layout.shard_file(index), manifest.key), manifest)
-    return states
 
 
 def _clear(folder: Place) -> None:
@@ -254,22 +240,6 @@ def tokenizer_files(plan: RecordingPlan) -> dict[str, bytes]:
                             f"({error}): make room there, or set TMPDIR to another folder") from None
         return {f"{layout.TOKENIZER}/{path.relative_to(temporary).as_posix()}": path.read_bytes()
                 for path in sorted(Path(temporary).rglob("*")) if path.is_file()}
-
-
-def gathered(
-    states: list[examples.StatisticsState], arrays: dict[str, np.ndarray], manifest: Manifest
-) -> list[examples.StatisticsState]:
-    """The statistics of every SAE after one more shard."""
-    return [
-        examples.update(state, _csr(arrays, i, entry.d_sae), arrays["tokens"], arrays["context_lengths"], manifest.seed)
-        for i, (state, entry) in enumerate(zip(states, manifest.saes, strict=True))
-    ]
-
-
-def _csr(arrays: dict[str, np.ndarray], sae_index: int, d_sae: int) -> sparse.csr_array:
-    indptr, indices, values = (arrays[f"latents.{sae_index}.{part}"] for part in ("indptr", "indices", "values"))
-    shape = (len(indptr) - 1, d_sae)
-    return sparse.csr_array((values.astype(np.float32), indices.astype(np.int32), indptr), shape=shape)
 
 
 def compute_shard(plan: RecordingPlan, index: int) -> tuple[dict[str, np.ndarray], int]:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from activation_cache import examples, layout, shards
+from activation_cache import layout, shards
 from activation_cache.errors import UserError
+from activation_cache.gather import gathered_from, summaries
 from activation_cache.layout import Manifest
 from activation_cache.places import Place, locked, make_folder, place, read
 from activation_cache.plan import RecordingConfig, RecordingPlan
-from activation_cache.record import compute_shard, gathered_from, tokenizer_files
+from activation_cache.record import compute_shard, tokenizer_files
 
 
 def recording_config(
@@ -39,7 +40,7 @@ def recording_config(
         hook_names=manifest.hook_names, n_tokens=manifest.n_tokens, context_size=manifest.context_size,
         prepend_bos=manifest.prepend_bos, mix_documents=manifest.mix_documents,
         activations=bool(manifest.recorded_hooks), device=device, dtype=manifest.dtype,
-        batch_size=manifest.batch_size, seed=manifest.seed,
+        batch_size=manifest.batch_size, seed=manifest.seed, cooccurrence=manifest.cooccurrence,
     )
 
 
@@ -54,8 +55,7 @@ def repair(cache: str | os.PathLike | Place, plan: Callable[[], RecordingPlan]) 
     with locked(_existing(folder)):
         manifest = shards.read_manifest(folder)
         damaged = [file for file, wrong in shards.check(folder) if wrong]
-        summaries = [layout.statistics_file(i) for i in range(len(manifest.saes))]
-        planned = _same(plan(), manifest, folder) if set(damaged) - set(summaries) else None
+        planned = _same(plan(), manifest, folder) if set(damaged) - set(manifest.summary_files) else None
         for index in range(manifest.n_shards):
             if (file := layout.shard_file(index)) in damaged:
                 _mend_shard(planned, folder, manifest, index)
@@ -63,8 +63,8 @@ def repair(cache: str | os.PathLike | Place, plan: Callable[[], RecordingPlan]) 
         if files := {file.path: file.sha256 for file in manifest.files if file.path in damaged}:
             _mend_tokenizer(planned, folder, files)
             yield from files
-        if set(damaged) & set(summaries):
-            yield from _mend_statistics(folder, manifest, [file for file in summaries if file in damaged])
+        if set(damaged) & set(manifest.summary_files):
+            yield from _mend_summaries(folder, manifest, damaged)
 
 
 def _existing(folder: Place) -> Place:
@@ -118,10 +118,10 @@ def _mend_tokenizer(plan: RecordingPlan, folder: Place, files: dict[str, str]) -
         shards.write_file(folder / inner, saved[inner])
 
 
-def _mend_statistics(folder: Place, manifest: Manifest, damaged: list[str]) -> Iterator[str]:
-    for i, state in enumerate(gathered_from(folder, manifest)):
-        if (file := layout.statistics_file(i)) in damaged:
-            content = shards.encode_arrays(vars(examples.finish(state)))
+def _mend_summaries(folder: Place, manifest: Manifest, damaged: list[str]) -> Iterator[str]:
+    for file, arrays in summaries(gathered_from(folder, manifest)):
+        if file in damaged:
+            content = shards.encode_arrays(arrays)
             _must_be_recorded(folder, file, content, manifest.key)
             shards.write_content(folder, file, content, manifest.key, manifest.n_tokens, manifest.n_contexts)
             yield file

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from activation_cache import layout
 from activation_cache.errors import UserError, nearest
-from activation_cache.layout import LatentStatistics, Manifest, SaeEntry, Sidecar
+from activation_cache.layout import Cooccurrence, LatentStatistics, Manifest, SaeEntry, Sidecar
 from activation_cache.places import Place, is_url, place, put, read, size
 
 AT_ONCE = 32
@@ -112,8 +112,7 @@ def check(folder: Place) -> Iterator[tuple[str, str | None]]:
     Errors: a `UserError` where the manifest itself cannot be read.
     """
     manifest = read_manifest(folder)
-    for file in [*map(layout.shard_file, range(manifest.n_shards)),
-                 *map(layout.statistics_file, range(len(manifest.saes)))]:
+    for file in [*map(layout.shard_file, range(manifest.n_shards)), *manifest.summary_files]:
         try:
             arrays = read_arrays(folder, file, manifest.key)
             sidecar = read_sidecar(folder, file, manifest.key)
@@ -151,8 +150,8 @@ class ActivationCache:
                 self._sidecars = list(pool.map(self._sidecar, files))
         else:
             self._sidecars = [self._sidecar(file) for file in files]
-        for i in range(len(self.manifest.saes)):
-            self._sidecar(layout.statistics_file(i))
+        for file in self.manifest.summary_files:
+            self._sidecar(file)
         if sum(sidecar.n_tokens for sidecar in self._sidecars) != self.manifest.n_tokens:
             raise UserError(f"the shards of {self.path} do not add up to its {self.manifest.n_tokens:,} tokens: "
                             "its files were altered, record it again with --overwrite")
@@ -269,6 +268,17 @@ class ActivationCache:
         """Density, moments, histogram, tokens, and top, random and quantile contexts of every latent."""
         file = layout.statistics_file(self._sae_index(sae))
         return LatentStatistics(**read_arrays(self.path, file, self.manifest.key))
+
+    def cooccurrence(self, lag: int, sae: str | None = None) -> Cooccurrence:
+        """Which latents follow which this many positions later, [n + 1, n + 1] with an "other" last; where all latents
+        fit, it is exact for each. Errors: a `UserError` where it was not recorded at this lag."""
+        i, recorded = self._sae_index(sae), self.manifest.cooccurrence
+        if recorded is None:
+            raise UserError(f"{self.path} holds no co-occurrence: record it with --cooccurrence")
+        if lag not in recorded.lags:
+            raise UserError(f"{self.path} holds no co-occurrence at lag {lag}: choose one of "
+                            f"{', '.join(map(str, recorded.lags))}, or record it with --lags")
+        return Cooccurrence(**read_arrays(self.path, layout.cooccurrence_file(i, lag), self.manifest.key))
 
     def tokenizer(self) -> Any:
         """The tokenizer saved with the cache; the model itself is not needed."""

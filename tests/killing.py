@@ -38,7 +38,8 @@ def planned(folder: Path, n_documents: int) -> RecordingPlan:
     tiny.sae_folder(folder / "sae", hook_name=HOOK, context_size=16, prepend_bos=True, model_name="model")
     (folder / "text.json").write_text(json.dumps(tiny.documents(n=n_documents)))
     return plan_recording(RecordingConfig(model=str(folder / "model"), saes=(str(folder / "sae"),), activations=True,
-                                          dataset=str(folder / "text.json")))
+                                          dataset=str(folder / "text.json"),
+                                          cooccurrence=layout.CooccurrenceEntry((1, 2))))
 
 
 def start(

@@ -12,6 +12,7 @@ FLOORS = {
     1: (
         "activation_cache.errors",
         "activation_cache.hub",
+        "activation_cache.cooccurrence",
         "activation_cache.layout",
         "activation_cache.places",
         "sae_translate.languages",
@@ -33,6 +34,7 @@ FLOORS = {
         "activation_cache.arrow",
         "activation_cache.engines",
         "activation_cache.estimate",
+        "activation_cache.gather",
         "activation_cache.importing",
         "activation_cache.plan",
         "activation_cache.record",
@@ -55,6 +57,7 @@ NUMERICS = (
     "sae_translate.translate",
     "sae_translate.label",
     "sae_translate.languages",
+    "activation_cache.cooccurrence",
     "activation_cache.examples",
 )
 

@@ -122,6 +122,18 @@ def test_several_hooks_and_saes_in_one_pass_are_what_separate_runs_record(here):
             np.testing.assert_array_equal(vars(together.statistics(name))[part], values)
 
 
+def test_co_occurrence_is_recorded_at_the_lags_and_in_the_memory_that_are_asked_for(here):
+    told = run("cache --sae sae --dataset text.json --out c --cooccurrence --lags 1,3 --cooccurrence-mb 1").stdout
+    assert "sae: co-occurrence of all of 256 latents at lags 1, 3, up to 528,392 bytes more" in told
+    opened = ActivationCache("c")
+    assert opened.manifest.cooccurrence == layout.CooccurrenceEntry((1, 3), 1)
+    assert opened.cooccurrence(3).covered == 1 and "all as recorded" in run("verify c").stdout
+    run("cache --sae sae --dataset text.json --out d --cooccurrence")
+    assert ActivationCache("d").manifest.cooccurrence == layout.CooccurrenceEntry()
+    with pytest.raises(UserError, match="differs in format, cooccurrence"):
+        run("cache --sae sae --dataset text.json --out d --resume")
+
+
 def test_ranks_share_a_cache_and_only_the_first_speaks(here, monkeypatch):
     monkeypatch.setattr("activation_cache.plan.TOKENS_PER_SHARD", 160)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -163,6 +175,9 @@ REFUSED = {
     "no such dtype": ("--model model --dataset text.json --dtype int3", "choose one of float32, bfloat16, float16"),
     "foreign folder": ("--model model --dataset text.json --out notes --overwrite", "holds something else"),
     "both": ("--model model --dataset text.json --overwrite --resume", "contradict each other"),
+    "lags alone": ("--dataset text.json --sae sae --lags 1,2", "go with --cooccurrence: add it"),
+    "lags of words": ("--dataset text.json --sae sae --cooccurrence --lags one", "needed whole numbers with commas"),
+    "no latents": ("--model model --dataset text.json --cooccurrence", "--cooccurrence is of latents: give an --sae"),
     "bad numbers": ("--model model --dataset text.json --context-size 0", "must be at least 1"),
 }
 

@@ -220,6 +220,7 @@ def test_a_ray_cluster_that_is_there_is_joined_by_its_address_and_left_there(und
     subprocess.run([
         sys.executable, "-c", smaller, "cache", "--model", of.model, "--sae", of.saes[0].source, "--activations",
         "--dataset", of.dataset, "--out", tmp_path / "c", "--engine", "ray", "--ray-address", address, "--workers", "2",
+        "--cooccurrence", "--lags", ",".join(map(str, of.cooccurrence.lags)),
     ], check=True)  # fmt: skip
     assert killing.content(tmp_path / "c") == expected
     assert child.poll() is None

@@ -1,6 +1,7 @@
 """`info` says of every kind of cache what was put into it."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -63,6 +64,15 @@ def test_our_cache_is_told_with_its_counts_and_live_latents(planned, tmp_path):
     assert said["bytes"] == sum(path.stat().st_size for path in (tmp_path / "c").glob("s*/*.safetensors"))
     out = run("info", tmp_path / "c")
     assert f"tokens:       {cache.n_tokens:,}\n" in out and len(out.splitlines()) < 24
+
+
+def test_co_occurrence_is_told_with_the_share_of_the_weight_that_it_tells_apart(planned, tmp_path):
+    pairs = layout.CooccurrenceEntry((1, 2), 1)
+    manifest = replace(planned.manifest, cooccurrence=pairs, format=layout.FORMAT_WITH_COOCCURRENCE)
+    list(record(replace(planned, manifest=replace(manifest, key=layout.run_key(manifest))), tmp_path / "c"))
+    said = told(tmp_path / "c")["saes"][0]
+    assert said["cooccurrence"] == {"lags": "1 2", "told_apart": said["live"], "of_the_weight": 1.0}
+    assert "lags 1 2" in run("info", tmp_path / "c")
 
 
 def test_an_interrupted_cache_is_told_with_the_shards_it_has(planned, tmp_path):

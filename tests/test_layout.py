@@ -8,7 +8,7 @@ import pytest
 
 from activation_cache import layout
 from activation_cache.errors import UserError
-from activation_cache.layout import FileEntry, HookEntry, Manifest, SaeEntry, Sidecar
+from activation_cache.layout import CooccurrenceEntry, FileEntry, HookEntry, Manifest, SaeEntry, Sidecar
 
 
 def manifest(**changes) -> Manifest:
@@ -28,9 +28,42 @@ def test_a_manifest_survives_the_way_to_disk_and_back():
     assert layout.manifest_from_json(layout.manifest_to_json(written), "here") == written
 
 
+PAIRS = dict(format=layout.FORMAT_WITH_COOCCURRENCE, cooccurrence=CooccurrenceEntry((1, 24), 64))
+
+
+def test_co_occurrence_is_a_field_and_a_format_where_it_is_gathered_and_no_trace_where_it_is_not():
+    written = manifest(**PAIRS)
+    assert layout.manifest_from_json(layout.manifest_to_json(written), "here") == written
+    assert written.summary_files == [
+        "statistics/0.safetensors", "statistics/0-lag-1.safetensors", "statistics/0-lag-24.safetensors"]
+    without = json.loads(layout.manifest_to_json(manifest()))
+    assert "cooccurrence" not in without and without["format"] == "activation-cache/3"
+    assert layout.differences(manifest(), written) == ["format", "cooccurrence"]
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda raw: raw["cooccurrence"].update(megabytes=65), "does not match its own key"),
+    (lambda raw: raw["cooccurrence"].update(lags=[2, 24]), "does not match its own key"),
+    (lambda raw: raw["cooccurrence"].update(lags=[1, "24"]), "lags is [1, '24']"),
+    (lambda raw: raw["cooccurrence"].update(lags=[-1]), "lags is [-1]"),
+    (lambda raw: raw["cooccurrence"].update(lags=[]), "lags is []"),
+    (lambda raw: raw["cooccurrence"].update(lags=3), "lags is 3"),
+    (lambda raw: raw["cooccurrence"].pop("lags"), "'lags' is missing"),
+    (lambda raw: raw.pop("cooccurrence"), "not an object"),
+    (lambda raw: raw.update(format=layout.FORMAT), "does not match its own key"),
+])
+def test_an_altered_co_occurrence_is_refused_with_what_is_wrong(change, says):
+    raw = json.loads(layout.manifest_to_json(manifest(**PAIRS)))
+    change(raw)
+    with pytest.raises(UserError) as caught:
+        layout.manifest_from_json(json.dumps(raw), "c/manifest.json")
+    assert says in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [
     dict(model_identity="z"), dict(dataset_identity="z"), dict(dtype="bfloat16"), dict(context_size=17),
     dict(prepend_bos=False), dict(n_tokens=99), dict(centered=True), dict(seed=1), dict(batch_size=8),
+    dict(cooccurrence=CooccurrenceEntry()),
     dict(hooks=(HookEntry("blocks.1.hook_resid_post", 8, True),)), dict(format="activation-cache/1"),
     dict(arithmetic=1), dict(saes=(SaeEntry("s", "/s", "blocks.0.hook_resid_post", 8, 32, "topk", "z"),)),
 ])

@@ -1,6 +1,7 @@
 """A cache holds what the model and the SAE say, position by position, and survives every interruption."""
 
 import dataclasses
+import itertools
 import os
 import shutil
 import threading
@@ -13,6 +14,7 @@ import torch
 from activation_cache import layout, shards
 from activation_cache import record as recording
 from activation_cache.errors import UserError
+from activation_cache.layout import CooccurrenceEntry
 from activation_cache.models import load_model
 from activation_cache.plan import RecordingConfig, cut_contexts, default_dtype, plan_recording
 from activation_cache.record import record
@@ -108,6 +110,39 @@ def test_statistics_are_those_of_the_latents(model, tmp_path, small_shards, sae_
         assert latents[best, latent] == latents[:, latent].max() == statistics.top_values[latent, 0]
         positions, counts = np.flatnonzero(latents[:, latent] > 0), statistics.token_counts[latent]
         assert (cache.tokens[positions] == statistics.token_ids[latent, 0]).sum() == counts[0] > 0
+
+
+def test_co_occurrence_of_every_sae_is_that_of_its_latents(model, tmp_path, small_shards, sae_folder):
+    other = str(tiny.sae_folder(tmp_path / "other", "standard", hook_name=HOOK, context_size=10))
+    asked = CooccurrenceEntry((1, 4))
+    cache = written(plan(model, saes=(sae_folder, other), context_size=None, cooccurrence=asked), tmp_path / "c")
+    bounds = cache.context_offsets
+    context = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    for name, lag in itertools.product(("topk", "other"), asked.lags):
+        found, dense = cache.cooccurrence(lag, name), cache.latents(name).toarray()
+        shares = (dense / dense.sum(1, keepdims=True))[:, found.latents]
+        together = context[:-lag] == context[lag:]
+        pairs = shares[:-lag][together].T @ shares[lag:][together]
+        np.testing.assert_allclose(found.pairs[:-1, :-1], pairs, atol=1e-5)
+        assert found.covered == 1 and set(found.latents) == set(np.flatnonzero(dense.sum(0)))
+    with pytest.raises(UserError, match="no co-occurrence at lag 2: choose one of 1, 4"):
+        cache.cooccurrence(2, "topk")
+    without = written(plan(model, saes=(sae_folder,), context_size=None), tmp_path / "without")
+    with pytest.raises(UserError, match="record it with --cooccurrence"):
+        without.cooccurrence(1)
+
+
+@pytest.mark.parametrize("options, says", [
+    (dict(saes=(), cooccurrence=CooccurrenceEntry()), "give an --sae"),
+    (dict(cooccurrence=CooccurrenceEntry(lags=())), "needed one or more"),
+    (dict(cooccurrence=CooccurrenceEntry(lags=(0, 1))), "1 or higher"),
+    (dict(cooccurrence=CooccurrenceEntry(lags=(2, 2))), "each once"),
+    (dict(cooccurrence=CooccurrenceEntry(lags=(9, 24))), "at most 9 positions hold no two that are 9 apart"),
+    (dict(cooccurrence=CooccurrenceEntry(megabytes=0)), "0 MiB are room for the co-occurrence of 0 latents"),
+])
+def test_co_occurrence_that_cannot_be_is_refused(model, sae_folder, options, says):
+    with pytest.raises(UserError, match=says):
+        plan(model, **dict(saes=(sae_folder,), hook_names=(), context_size=None) | options)
 
 
 def test_several_hooks_and_saes_are_recorded_in_one_pass(model, tmp_path, sae_folder):

@@ -19,7 +19,7 @@ app = typer.Typer()
 app.command("cache")(cache.run)
 app.command("verify")(verify.run)
 HOOK = "blocks.1.hook_resid_post"
-SHARD, SUMMARY = layout.shard_file(1), layout.statistics_file(0)
+SHARD, SUMMARY, PAIRS = layout.shard_file(1), layout.statistics_file(0), layout.cooccurrence_file(0, 2)
 WORDS = f"{layout.TOKENIZER}/tokenizer.json"
 
 
@@ -41,7 +41,7 @@ def recorded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("activation_cache.plan.TOKENS_PER_SHARD", 160)
         run(f"cache --model {folder}/model --sae {folder}/sae --dataset {folder}/text.json --tokens 500 --activations "
-            f"--out {folder}/c")
+            f"--cooccurrence --lags 1,2 --out {folder}/c")
     return folder
 
 
@@ -95,6 +95,9 @@ DAMAGES = {
     "truncated statistics": (SUMMARY, truncate),
     "a flipped bit in the statistics": (SUMMARY, flip),
     "missing statistics": (SUMMARY, lose_both),
+    "truncated co-occurrence": (PAIRS, truncate),
+    "a flipped bit in the co-occurrence": (PAIRS, flip),
+    "missing co-occurrence": (PAIRS, lose_both),
     "a flipped bit in the tokenizer": (WORDS, flip),
     "a missing tokenizer": (WORDS, lambda path: path.unlink()),
 }
@@ -138,7 +141,8 @@ def test_a_sound_cache_and_damaged_statistics_need_no_model(there, monkeypatch):
 
     assert list(mending.repair(there, no_plan)) == []
     flip(there / SUMMARY)
-    assert list(mending.repair(there, no_plan)) == [SUMMARY]
+    lose_both(there / PAIRS)
+    assert list(mending.repair(there, no_plan)) == [SUMMARY, PAIRS]
     assert content(there) == before
 
 

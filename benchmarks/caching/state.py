@@ -1,4 +1,5 @@
-"""What a recording keeps and costs beside the arithmetic: statistics, memory, bytes, look-ups, and a second reading.
+"""What a recording keeps and costs beside the arithmetic: statistics, memory, bytes, look-ups, a second reading, and
+co-occurrence.
 
 Statistics: 1M synthetic tokens (Zipf, exponent 1.2) of 32 random latents each, whatever the token, so that pairs of a
 latent and a token are as many as can be; in shards of 16,384; CPU microseconds a token, by shard, and what the end
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,15 @@ import torch
 from scipy import sparse
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from activation_cache import examples
+from activation_cache import examples, shards
+from activation_cache.cooccurrence import ROWS_AT_ONCE, CooccurrenceCounter
+from activation_cache.layout import CooccurrenceEntry
 from activation_cache.models import Model
 from activation_cache.plan import TOKENS_PER_SHARD, RecordingConfig, plan_recording
 from activation_cache.record import record
 from activation_cache.shards import ActivationCache
 
-D_SAE, K, CONTEXT, N_CAPPED = 1 << 15, 32, 128, 1024
+D_SAE, K, CONTEXT = 1 << 15, 32, 128
 HOOK = "blocks.1.hook_resid_post"
 
 
@@ -123,31 +127,89 @@ def look_ups(cache: ActivationCache) -> dict[str, float]:
             "one latent's top-20 contexts, open cache, ms": round(micros(one_by_one, 9) / 1e3 / len(latents), 5)}
 
 
-def cooccurrence(d_sae: int, n_tokens: int = TOKENS_PER_SHARD // 2) -> dict[str, Any]:
-    """What gathering one lag's co-occurrence in the pass takes: CPU time, and pairs, which stay in memory.
+def ranked_latents(d_sae: int, n_tokens: int) -> sparse.csr_array:
+    """Positions with about K distinct latents, whose frequency falls as 1 / rank, and exponential values."""
+    draw, chances = np.random.default_rng(0), 1 / np.arange(1, d_sae + 1)
+    ranks = draw.choice(d_sae, (n_tokens, K + K // 2), p=chances / chances.sum()).astype(np.int32)
+    values, indptr = draw.exponential(1, ranks.size).astype(np.float32), np.arange(0, ranks.size + 1, ranks.shape[1])
+    latents = sparse.csr_array((values, ranks.ravel(), indptr), shape=(n_tokens, d_sae))
+    latents.sum_duplicates()
+    return latents
 
-    Of all latents, random; and of the 1,024 most frequent where frequency falls as 1 / rank, into a dense sum.
-    """
-    draw = np.random.default_rng(0)
-    latents = shard_of_latents(draw, d_sae)[:n_tokens]
-    latents.data[:] = 1
-    pairs = latents[:-1].T @ latents[1:]
-    of_all = micros(lambda: latents[:-1].T @ latents[1:], 3)
-    chances = 1 / np.arange(1, d_sae + 1)
-    ranks = draw.choice(d_sae, (n_tokens, K), p=chances / chances.sum())
-    inside = ranks < N_CAPPED
-    indptr = np.append(0, np.cumsum(inside.sum(axis=1)))
-    capped = sparse.csr_array((np.ones(indptr[-1], np.float32), ranks[inside], indptr), shape=(n_tokens, N_CAPPED))
-    total = np.zeros((N_CAPPED, N_CAPPED), np.float32)
 
-    def gather() -> None:
-        nonlocal total
-        total += (capped[:-1].T @ capped[1:]).toarray()
+def cooccurrence(d_sae: int, megabytes: int, forward: float) -> dict[str, Any]:
+    """What gathering co-occurrence in the pass takes at the lags that decipherment reads: CPU time of the second shard,
+    memory, disk, and the share of the weight whose latents are told apart."""
+    asked, latents = CooccurrenceEntry(megabytes=megabytes), ranked_latents(d_sae, TOKENS_PER_SHARD)
+    counter = CooccurrenceCounter(d_sae, asked.lags, asked.n_apart(d_sae, 1))
+    lengths = np.full(TOKENS_PER_SHARD // CONTEXT, CONTEXT)
+    counter.add(latents, lengths)
+    a_token = micros(lambda: counter.add(latents, lengths)) / TOKENS_PER_SHARD
+    files = [shards.encode_arrays(vars(found)) for _, found in counter.finished()]
+    return {"latents": d_sae, "active a token": round(latents.nnz / TOKENS_PER_SHARD, 1),
+            "told apart": len(counter.latents), "of the weight": round(next(counter.finished())[1].covered, 3),
+            "us a token and lag": round(a_token / len(asked.lags), 2), "us a token": round(a_token, 1),
+            "share of the forward": round(a_token / forward, 3), "tables, MB": round(counter.tables.nbytes / 1e6),
+            "on disk, MB": round(sum(map(len, files)) / 1e6)}
 
-    return {"all latents, us a token and lag": round(of_all / n_tokens, 1), "pairs": int(pairs.nnz),
-            "MB": round(pairs.nnz * 8 / 1e6, 1),
-            f"the {N_CAPPED} most frequent, us a token and lag": round(micros(gather, 3) / n_tokens, 1),
-            "of them active a token": round(capped.nnz / n_tokens, 1)}
+
+def in_blocks(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """The sparse product, 256 rows at once: as the counter does it."""
+    before = before.T.tocsr()
+    for begin in range(0, len(table), ROWS_AT_ONCE):
+        table[begin : begin + ROWS_AT_ONCE] += (before[begin : begin + ROWS_AT_ONCE] @ after).toarray()
+
+
+def at_once(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """The sparse product, whole."""
+    table += (before.T.tocsr() @ after).toarray()
+
+
+def by_pairs(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """Every pair of entries added where it belongs (np.add.at), 256 positions at once."""
+    flat, n = table.reshape(-1), table.shape[1]
+    for begin in range(0, before.shape[0], 256):
+        left, right = before[begin : begin + 256], after[begin : begin + 256]
+        partners = np.repeat(np.diff(right.indptr), np.diff(left.indptr))
+        starts = np.repeat(right.indptr[:-1], np.diff(left.indptr)) - (np.cumsum(partners) - partners)
+        places = np.repeat(starts, partners) + np.arange(partners.sum())
+        keys = np.repeat(left.indices.astype(np.int64) * n, partners) + right.indices[places]
+        np.add.at(flat, keys, np.repeat(left.data, partners) * right.data[places])
+
+
+def by_mkl(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """torch's product of two sparse matrices into a dense one."""
+    first, second = (torch.sparse_csr_tensor(*map(torch.from_numpy, (part.indptr, part.indices, part.data)), part.shape)
+                     for part in (before.T.tocsr(), after))
+    torch.from_numpy(table).addmm_(first, second)
+
+
+def densely(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """The product of dense matrices."""
+    first, second = (torch.from_numpy(part.toarray()) for part in (before, after))
+    torch.from_numpy(table).addmm_(first.T, second)
+
+
+def ways(n: int, d_sae: int = 16384) -> dict[str, Any]:
+    """One lag of the `n` most frequent latents, counted in several ways, CPU microseconds a token."""
+    latents = sparse.csr_array(ranked_latents(d_sae, TOKENS_PER_SHARD // 2)[:, :n])
+    before, after = latents[:-1], latents[1:]
+    told: dict[str, Any] = {"latents": n, "active a token": round(latents.nnz / latents.shape[0], 1)}
+    tables = {}
+    for way in (in_blocks, at_once, by_pairs, by_mkl, *([densely] if n <= 1024 else [])):
+        table = tables[way] = np.zeros((n, n), np.float32)
+        way(table, before, after)
+        np.testing.assert_allclose(table, tables[in_blocks], rtol=1e-3, atol=1e-3)
+        told[way.__name__] = round(micros(partial(way, table, before, after), 3) / latents.shape[0], 2)
+    return told
+
+
+def cooccurrence_part(arguments: argparse.Namespace) -> dict[str, Any]:
+    forward = forward_micros()
+    return {"co-occurrence in the pass": [
+                cooccurrence(d, megabytes, forward)
+                for d, megabytes in ((1024, 1024), (4096, 1024), *((d, m) for d in speed.WIDTHS for m in (1024, 128)))],
+            "one lag, counted in several ways, us a token": [ways(n) for n in (1024, 4096)]}
 
 
 def statistics_part(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -177,9 +239,7 @@ def memory_part(arguments: argparse.Namespace) -> dict[str, Any]:
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "statistics": statistics_part,
     "memory": memory_part,
-    "co-occurrence": lambda arguments: {
-        "co-occurrence of one lag, were it gathered in the pass, 8,192 tokens": {
-            str(d): cooccurrence(d) for d in speed.WIDTHS}},
+    "co-occurrence": cooccurrence_part,
 }
 
 

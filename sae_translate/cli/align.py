@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from activation_cache.errors import UserError, choose
-from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language
+from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language, with_recorded
 from sae_translate.cli.vector_files import SUFFIXES, read_pairs, read_vectors
 
 if TYPE_CHECKING:
@@ -173,7 +173,9 @@ def read(source: str, n: int, lower: bool, column: str | None, seed: int) -> "La
     from sae_translate.languages.text import keep_items, most_frequent
 
     language = read_language(source, n, lower, column, seed)[0]
-    return keep_items(language, most_frequent(language, n))
+    kept = keep_items(language, most_frequent(language, n))
+    whole = len(kept.items) == len(language.items)
+    return with_recorded(kept, source) if whole and is_cache(source) else kept
 
 
 def with_vectors(language: "Language", path: Path) -> "Language":

@@ -12,6 +12,7 @@ from activation_cache.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from activation_cache.engines import EngineConfig
+    from activation_cache.layout import CooccurrenceEntry
     from activation_cache.plan import RecordingPlan
 
 STORIES = {"stories:en": "en", "stories:de": "de"}
@@ -42,6 +43,13 @@ def run(
     mix_documents: Annotated[bool, typer.Option(help="Join documents before they are cut into contexts.")] = False,
     activations: Annotated[bool | None, typer.Option(help="Store dense activations. "
                                                      "Default: only where no SAE is given.")] = None,
+    cooccurrence: Annotated[bool, typer.Option("--cooccurrence", help="Also gather which latents follow which, as "
+                                               "`align` reads it.")] = False,
+    lags: Annotated[str | None, typer.Option(help="With --cooccurrence: how many positions later. "
+                                             "Default: 1,2,3,4,5,6,24.")] = None,
+    cooccurrence_mb: Annotated[int | None, typer.Option(help="With --cooccurrence: most memory for it in MiB, all SAEs "
+                                                        "together; latents that do not fit are counted as one. "
+                                                        "Default: 1024.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the cache, or a URL that fsspec writes (s3://, gs://, "
                                             "...). Default: cache/MODEL-HOOK.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of generated stories and of the sampled contexts.")] = 0,
@@ -78,6 +86,7 @@ def run(
         streaming=streaming, hook_names=tuple(hook_name or ()), n_tokens=tokens, context_size=context_size,
         prepend_bos=bos, mix_documents=mix_documents, activations=activations,
         device=device_of(chosen_engine, device), dtype=dtype, batch_size=batch_size, seed=seed,
+        cooccurrence=cooccurrence_of(cooccurrence, lags, cooccurrence_mb),
     )
     plan = plan_recording(chosen, generated_documents(dataset, seed))
     out = out or str(default_out(plan))
@@ -93,6 +102,21 @@ def run(
     told = estimated(plan, out if resume else None, quiet=as_json) if dry_run and first else {}
     if first and as_json:
         print(json.dumps(described(plan, out, dry_run) | told))
+
+
+def cooccurrence_of(asked: bool, lags: str | None, megabytes: int | None) -> "CooccurrenceEntry | None":
+    """What the three options ask for. Errors: a `UserError` where they do not go together, or lags are no numbers."""
+    from activation_cache.layout import CooccurrenceEntry
+
+    if not asked and (lags is not None or megabytes is not None):
+        raise UserError("--lags and --cooccurrence-mb go with --cooccurrence: add it, or leave them out")
+    if not asked:
+        return None
+    try:
+        chosen = {} if lags is None else {"lags": tuple(int(lag) for lag in lags.split(","))}
+    except ValueError:
+        raise UserError(f"--lags {lags}: needed whole numbers with commas between, such as 1,2,3") from None
+    return CooccurrenceEntry(**chosen, **({} if megabytes is None else {"megabytes": megabytes}))
 
 
 def is_first(engine: "EngineConfig") -> bool:

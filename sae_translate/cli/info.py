@@ -62,7 +62,7 @@ def _ours(folder: "Place") -> dict:
     from activation_cache import layout, shards
 
     manifest = shards.read_manifest(folder)
-    files = map(layout.shard_file, range(manifest.n_shards)), map(layout.statistics_file, range(len(manifest.saes)))
+    files = map(layout.shard_file, range(manifest.n_shards)), manifest.summary_files
     there, summaries = ([shards.read_sidecar(folder, file, manifest.key) for file in part] for part in files)
     whole = [sidecar for sidecar in there if sidecar is not None]
     complete = len(whole) == len(there) and None not in summaries
@@ -80,12 +80,18 @@ def _ours(folder: "Place") -> dict:
 
 
 def _activity(folder: "Place", sae_index: int) -> dict:
-    """How many latents ever fire, and how many at once."""
+    """How many latents ever fire, and how many at once; what co-occurrence there is of them."""
     from activation_cache.shards import ActivationCache
 
     opened = ActivationCache(folder)
-    density = opened.statistics(opened.manifest.saes[sae_index].name).density
-    return {"live": int((density > 0).sum()), "active_at_once": round(float(density.sum()), 1)}
+    name, asked = opened.manifest.saes[sae_index].name, opened.manifest.cooccurrence
+    density = opened.statistics(name).density
+    told = {"live": int((density > 0).sum()), "active_at_once": round(float(density.sum()), 1)}
+    if asked:
+        found = opened.cooccurrence(asked.lags[0], name)
+        told["cooccurrence"] = {"lags": " ".join(map(str, asked.lags)), "told_apart": len(found.latents),
+                                "of_the_weight": round(found.covered, 4)}
+    return told
 
 
 def _delphi(folder: Path, splits: list[Path]) -> dict:

@@ -71,3 +71,22 @@ def latents_of(cache: str) -> "Language":
     latents = opened.latents()
     live = np.flatnonzero(np.bincount(latents.indices, minlength=latents.shape[1]))
     return latent_language(latents, opened.context_offsets, opened.document_ids, live, cache)
+
+
+def with_recorded(language: "Language", cache: str) -> "Language":
+    """The language of all live latents of a cache, with the co-occurrence that was recorded of them, if any was."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from activation_cache.shards import ActivationCache
+    from sae_translate.languages.language import RecordedPairs
+
+    opened = ActivationCache(Path(cache).expanduser())
+    if opened.manifest.cooccurrence is None:
+        return language
+    lags = opened.manifest.cooccurrence.lags
+    place = {item: i for i, item in enumerate(language.items)}
+    items = np.array([place[str(latent)] for latent in opened.cooccurrence(lags[0]).latents])
+    recorded = RecordedPairs(items, lags, lambda lag: opened.cooccurrence(lag).pairs)
+    return replace(language, corpus=replace(language.corpus, recorded=recorded))

@@ -1,10 +1,22 @@
 """Language: a vocabulary and an unpaired corpus, the noun that every aligner and translator reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
+
+
+@dataclass(frozen=True)
+class RecordedPairs:
+    """Lagged co-occurrence of a whole corpus that was counted while it was recorded."""
+
+    items: Int[np.ndarray, "n"]
+    'Items told apart. What a position holds of others, and what it lacks to 1, is one "other", which stands last.'
+    lags: tuple[int, ...]
+    at: Callable[[int], Float[np.ndarray, "n+1 n+1"]]
+    "Of one of the lags: weight of an item followed by another so many positions later in its segment."
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,8 @@ class Corpus:
     "First position of every segment, and the number of positions at the end."
     documents: Int[np.ndarray, "segments"]
     "The document that each segment belongs to."
+    recorded: RecordedPairs | None = None
+    "Of exactly these positions and items; a corpus made of a part of them has none."
 
     def __post_init__(self):
         assert self.segments[0] == 0 and self.segments[-1] == self.matrix.shape[0], "segments must tile the positions"

@@ -1,0 +1,87 @@
+"""Which latents follow which, gathered while a recording passes by, in memory that does not grow with it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from activation_cache.layout import Cooccurrence
+
+ROWS_AT_ONCE = 256
+"Rows of a table that are added to at once: what a product takes besides stays small."
+LEAST = 1e-5
+"A share of a position below this is rounding, not an item."
+
+
+def share_positions(matrix: sparse.csr_array) -> sparse.csr_array:
+    """Every position's weights divided by their sum, so that a position counts once however many items it holds."""
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    shared = matrix.astype(np.float32, copy=True)
+    shared.data *= np.repeat(scale, np.diff(shared.indptr)).astype(np.float32)
+    return shared
+
+
+def positions_apart(lengths: Int[np.ndarray, "segments"], lag: int) -> Int[np.ndarray, "early"]:
+    """The positions that another one of their segment follows so many positions later, segments one after the other."""
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    return np.flatnonzero(np.arange(len(ends)) + lag < ends)
+
+
+class CooccurrenceCounter:
+    """Lagged co-occurrence of one SAE's latents over the shards seen so far.
+
+    Its tables are added to where they stand: a copy of them a shard would cost more than counting. Latents are told
+    apart as they are met, the heaviest of a shard first, until `n_apart` are; later ones fall to the "other". Equal
+    shards in equal order give equal bits.
+    """
+
+    def __init__(self, d_sae: int, lags: tuple[int, ...], n_apart: int):
+        self.lags = lags
+        self.latents = np.zeros(0, np.int64)
+        self.place = np.full(d_sae, n_apart, np.int32)
+        "Where each latent stands in the tables; that of the other until it is met."
+        self.counts = np.zeros(n_apart + 1)
+        self.tables = np.zeros((len(lags), n_apart + 1, n_apart + 1), np.float32)
+
+    def add(self, latents: sparse.csr_array, context_lengths: Int[np.ndarray, "contexts"]) -> None:
+        """Count a further shard, which is whole contexts."""
+        shared = share_positions(latents)
+        held = np.bincount(shared.indices, weights=shared.data, minlength=len(self.place))
+        self._meet(held)
+        folded = self._folded(shared)
+        self.counts += folded.sum(axis=0, dtype=np.float64)
+        for table, lag in zip(self.tables, self.lags, strict=True):
+            early = positions_apart(context_lengths, lag)
+            before, after = folded[early].T.tocsr(), folded[early + lag]
+            for begin in range(0, len(table), ROWS_AT_ONCE):
+                rows = slice(begin, begin + ROWS_AT_ONCE)
+                table[rows] += (before[rows] @ after).toarray()
+
+    def _meet(self, held: Float[np.ndarray, "d_sae"]) -> None:
+        """Give the heaviest latents that are met for the first time the places that are left."""
+        other = len(self.counts) - 1
+        new = np.flatnonzero((held > 0) & (self.place == other))
+        new = new[np.argsort(-held[new], kind="stable")][: other - len(self.latents)]
+        self.place[new] = len(self.latents) + np.arange(len(new))
+        self.latents = np.append(self.latents, new)
+
+    def _folded(self, shared: sparse.csr_array) -> sparse.csr_array:
+        """Positions x places: the latents told apart, and what a position lacks to 1 as the other."""
+        other = len(self.counts) - 1
+        place = self.place[shared.indices]
+        apart = place < other
+        bounds = np.append(0, np.cumsum(apart))[shared.indptr]
+        kept = sparse.csr_array((shared.data[apart], place[apart], bounds), shape=(shared.shape[0], other))
+        missing = 1.0 - np.asarray(kept.sum(axis=1)).ravel()
+        missing[missing < LEAST] = 0.0
+        return sparse.hstack([kept, sparse.csr_array(missing[:, None].astype(np.float32))], format="csr")
+
+    def finished(self) -> Iterator[tuple[int, Cooccurrence]]:
+        """Every lag with its co-occurrence, places that no latent took left out."""
+        used = np.append(np.arange(len(self.latents)), len(self.counts) - 1)
+        whole = len(used) == len(self.counts)
+        for lag, table in zip(self.lags, self.tables, strict=True):
+            pairs = table if whole else table[np.ix_(used, used)]
+            yield lag, Cooccurrence(self.latents, self.counts[used], pairs)
