@@ -20,6 +20,7 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 import sacrebleu
@@ -63,8 +64,10 @@ from sae_translate.translate.config import (
     TranslatorConfig,
     constant,
 )
+from sae_translate.translate.decoding import DecodingConfig
 from sae_translate.translate.dictionary import read_dictionary
 from sae_translate.translate.lm import fit_ngrams
+from sae_translate.translate.neural_lm import BRIEF, fit_neural
 from sae_translate.translate.pseudo import heaviest_items, refine, texts_of, word_by_word
 from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
@@ -178,15 +181,15 @@ def climb_paired(languages, texts, config: HiddenConfig) -> tuple[HiddenMarkov, 
     return tuple(languages)
 
 
-def finished(steps) -> tuple[Translator, list[Step]]:
-    """The translator, and the steps at which the criterion was looked at."""
+def finished(steps) -> tuple[Any, list[Step]]:
+    """What a training returns, and its steps at which the criterion was looked at."""
     looked = []
     while True:
         try:
             step = next(steps)
         except StopIteration as end:
             return end.value, looked
-        if step.criterion is not None:
+        if isinstance(step, Step) and step.criterion is not None:
             looked.append(step)
             print(step.number, {name: round(value, 2) for name, value in step.losses.items()},
                   round(step.criterion.value, 3), file=sys.stderr, flush=True)  # fmt: skip
@@ -352,7 +355,21 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     for name, one in translators.items():
         for side, way in ((0, "forth"), (1, "back")):
             result[f"{name}, {way}"] = bleu(one.translate_words(test[side], side), test[1 - side])
+    if arguments.beam:
+        result |= searched(translator, corpora, models, test, seed)
     return result
+
+
+def searched(translator: Translator, corpora, ngrams, test, seed: int) -> dict:
+    """Beam search by the network alone and beside language models of the text it has learnt from, which count 0.3."""
+    found = {}
+    for side, way in ((0, "forth"), (1, "back")):
+        neural, _ = finished(fit_neural(corpora[1 - side], training=replace(BRIEF, seed=seed)))
+        for name, model in {"": None, ", a trigram model": ngrams[1 - side], ", a neural model": neural}.items():
+            decoding = DecodingConfig("beam", lm_weight=0.3)
+            told = translator.translate_words(test[side], side, decoding, model)
+            found[f"network, a beam of 4{name}, {way}"] = bleu(told, test[1 - side])
+    return found
 
 
 def supervised(pairs, languages, alignment: Alignment, config: TranslatorConfig) -> Translator:
@@ -563,6 +580,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--budget", type=float, default=0.0)
+    parser.add_argument("--beam", action="store_true", help="also translate by beam search with language models")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     arguments = parser.parse_args()
