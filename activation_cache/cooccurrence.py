@@ -1,15 +1,18 @@
 """Which latents follow which, gathered while a recording passes by, in memory that does not grow with it."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 
 from activation_cache.layout import Cooccurrence
 
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+
 ROWS_AT_ONCE = 256
-"Rows of a table that are added to at once: what a product takes besides stays small."
 LEAST = 1e-5
 "A share of a position below this is rounding, not an item."
 
@@ -27,6 +30,33 @@ def positions_apart(lengths: Int[np.ndarray, "segments"], lag: int) -> Int[np.nd
     """The positions that another one of their segment follows so many positions later, segments one after the other."""
     ends = np.repeat(np.cumsum(lengths), lengths)
     return np.flatnonzero(np.arange(len(ends)) + lag < ends)
+
+
+def by_scipy(table: Float[np.ndarray, "n m"], before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """Add a sparse product of its own, its zeros filled in."""
+    for rows in _blocks(len(table)):
+        table[rows] += (before[rows] @ after).toarray()
+
+
+def by_mkl(table: Float[np.ndarray, "n m"], before: sparse.csr_array, after: sparse.csr_array) -> None:
+    """Add a product that is written densely at once, which takes half the time."""
+    second = _as_tensor(after)
+    for rows in _blocks(len(table)):
+        torch.from_numpy(table[rows]).addmm_(_as_tensor(before[rows]), second)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    """Rows that are added to at once: they stay in the processor's cache meanwhile."""
+    return (slice(begin, begin + ROWS_AT_ONCE) for begin in range(0, n, ROWS_AT_ONCE))
+
+
+def _as_tensor(matrix: sparse.csr_array) -> torch.Tensor:
+    parts = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+    return torch.sparse_csr_tensor(*parts, matrix.shape, check_invariants=False)
+
+
+PRODUCTS = {True: by_mkl, False: by_scipy}
+"Ways to add the product of two sparse matrices to a table, in place, by whether torch was built with MKL."
 
 
 class CooccurrenceCounter:
@@ -52,12 +82,11 @@ class CooccurrenceCounter:
         self._meet(held)
         folded = self._folded(shared)
         self.counts += folded.sum(axis=0, dtype=np.float64)
+        add = PRODUCTS[torch.backends.mkl.is_available()]
         for table, lag in zip(self.tables, self.lags, strict=True):
             early = positions_apart(context_lengths, lag)
-            before, after = folded[early].T.tocsr(), folded[early + lag]
-            for begin in range(0, len(table), ROWS_AT_ONCE):
-                rows = slice(begin, begin + ROWS_AT_ONCE)
-                table[rows] += (before[rows] @ after).toarray()
+            if len(early):
+                add(table, folded[early].T.tocsr(), folded[early + lag])
 
     def _meet(self, held: Float[np.ndarray, "d_sae"]) -> None:
         """Give the heaviest latents that are met for the first time the places that are left."""

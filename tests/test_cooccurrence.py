@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from activation_cache.cooccurrence import CooccurrenceCounter
@@ -9,7 +10,8 @@ from activation_cache.layout import Cooccurrence, CooccurrenceEntry
 from sae_translate.align.core import DecipherConfig
 from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions
 
-N, WIDTH, LAGS = 4000, 30, (1, 3, 24)
+needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch was built without MKL")
+N, WIDTH, LAGS = 4000, 30, (1, 3, 24, 70)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +50,12 @@ def expected(latents, lengths, apart: np.ndarray, lag: int) -> np.ndarray:
 
 @pytest.mark.parametrize("n_apart", [WIDTH, 12])
 @pytest.mark.parametrize("n_shards", [1, 7, 40])
+@pytest.mark.parametrize("mkl", [False, pytest.param(True, marks=needs_mkl)])
 def test_the_pairs_are_those_of_the_whole_matrix_and_what_is_not_told_apart_is_one_other(
-    latents, lengths, n_shards, n_apart
+    latents, lengths, n_shards, n_apart, mkl, monkeypatch
 ):
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: mkl)
+    monkeypatch.setattr("activation_cache.cooccurrence.ROWS_AT_ONCE", 8)
     for lag, found in counted(latents, lengths, n_shards, n_apart).items():
         np.testing.assert_allclose(found.pairs, expected(latents, lengths, found.latents, lag), atol=2e-3, rtol=1e-5)
         assert found.pairs.sum() == pytest.approx(np.maximum(lengths - lag, 0).sum(), rel=1e-5)

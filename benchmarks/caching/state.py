@@ -34,7 +34,7 @@ from scipy import sparse
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from activation_cache import examples, shards
-from activation_cache.cooccurrence import ROWS_AT_ONCE, CooccurrenceCounter
+from activation_cache.cooccurrence import CooccurrenceCounter, by_mkl, by_scipy
 from activation_cache.layout import CooccurrenceEntry
 from activation_cache.models import Model
 from activation_cache.plan import TOKENS_PER_SHARD, RecordingConfig, plan_recording
@@ -130,7 +130,7 @@ def look_ups(cache: ActivationCache) -> dict[str, float]:
 def ranked_latents(d_sae: int, n_tokens: int) -> sparse.csr_array:
     """Positions with about K distinct latents, whose frequency falls as 1 / rank, and exponential values."""
     draw, chances = np.random.default_rng(0), 1 / np.arange(1, d_sae + 1)
-    ranks = draw.choice(d_sae, (n_tokens, K + K // 2), p=chances / chances.sum()).astype(np.int32)
+    ranks = draw.choice(d_sae, (n_tokens, K + K // 4), p=chances / chances.sum()).astype(np.int32)
     values, indptr = draw.exponential(1, ranks.size).astype(np.float32), np.arange(0, ranks.size + 1, ranks.shape[1])
     latents = sparse.csr_array((values, ranks.ravel(), indptr), shape=(n_tokens, d_sae))
     latents.sum_duplicates()
@@ -149,26 +149,15 @@ def cooccurrence(d_sae: int, megabytes: int, forward: float) -> dict[str, Any]:
     return {"latents": d_sae, "active a token": round(latents.nnz / TOKENS_PER_SHARD, 1),
             "told apart": len(counter.latents), "of the weight": round(next(counter.finished())[1].covered, 3),
             "us a token and lag": round(a_token / len(asked.lags), 2), "us a token": round(a_token, 1),
-            "share of the forward": round(a_token / forward, 3), "tables, MB": round(counter.tables.nbytes / 1e6),
+            "share of the forward": round(a_token / forward, 3),
+            "tables, MB": round(counter.tables.nbytes / 1e6),
             "on disk, MB": round(sum(map(len, files)) / 1e6)}
-
-
-def in_blocks(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
-    """The sparse product, 256 rows at once: as the counter does it."""
-    before = before.T.tocsr()
-    for begin in range(0, len(table), ROWS_AT_ONCE):
-        table[begin : begin + ROWS_AT_ONCE] += (before[begin : begin + ROWS_AT_ONCE] @ after).toarray()
-
-
-def at_once(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
-    """The sparse product, whole."""
-    table += (before.T.tocsr() @ after).toarray()
 
 
 def by_pairs(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
     """Every pair of entries added where it belongs (np.add.at), 256 positions at once."""
-    flat, n = table.reshape(-1), table.shape[1]
-    for begin in range(0, before.shape[0], 256):
+    before, flat, n = before.T.tocsr(), table.reshape(-1), table.shape[1]
+    for begin in range(0, len(before.indptr) - 1, 256):
         left, right = before[begin : begin + 256], after[begin : begin + 256]
         partners = np.repeat(np.diff(right.indptr), np.diff(left.indptr))
         starts = np.repeat(right.indptr[:-1], np.diff(left.indptr)) - (np.cumsum(partners) - partners)
@@ -177,29 +166,21 @@ def by_pairs(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_arra
         np.add.at(flat, keys, np.repeat(left.data, partners) * right.data[places])
 
 
-def by_mkl(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
-    """torch's product of two sparse matrices into a dense one."""
-    first, second = (torch.sparse_csr_tensor(*map(torch.from_numpy, (part.indptr, part.indices, part.data)), part.shape)
-                     for part in (before.T.tocsr(), after))
-    torch.from_numpy(table).addmm_(first, second)
-
-
 def densely(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
     """The product of dense matrices."""
-    first, second = (torch.from_numpy(part.toarray()) for part in (before, after))
-    torch.from_numpy(table).addmm_(first.T, second)
+    torch.from_numpy(table).addmm_(*(torch.from_numpy(part.toarray()) for part in (before, after)))
 
 
 def ways(n: int, d_sae: int = 16384) -> dict[str, Any]:
     """One lag of the `n` most frequent latents, counted in several ways, CPU microseconds a token."""
     latents = sparse.csr_array(ranked_latents(d_sae, TOKENS_PER_SHARD // 2)[:, :n])
-    before, after = latents[:-1], latents[1:]
+    before, after = latents[:-1].T.tocsr(), latents[1:]
     told: dict[str, Any] = {"latents": n, "active a token": round(latents.nnz / latents.shape[0], 1)}
-    tables = {}
-    for way in (in_blocks, at_once, by_pairs, by_mkl, *([densely] if n <= 1024 else [])):
-        table = tables[way] = np.zeros((n, n), np.float32)
+    expected = (before @ after).toarray()
+    for way in (by_mkl, by_scipy, by_pairs, *([densely] if n <= 1024 else [])):
+        table = np.zeros((n, n), np.float32)
         way(table, before, after)
-        np.testing.assert_allclose(table, tables[in_blocks], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(table, expected, rtol=1e-3, atol=1e-3)
         told[way.__name__] = round(micros(partial(way, table, before, after), 3) / latents.shape[0], 2)
     return told
 
