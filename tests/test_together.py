@@ -92,7 +92,7 @@ def test_two_languages_with_vectors_are_aligned_from_both():
         languages.append(replace(text, vectors=vectors))
     config = TogetherConfig(
         vectors=VectorsConfig(core=60, axes=20, null_surrogates=0),
-        decipher=DecipherConfig(lags=(1, 2), null_surrogates=0, min_count=1.0),
+        text=DecipherConfig(lags=(1, 2), null_surrogates=0, min_count=1.0),
     )
     alignment = align_together(*languages, config)
     answer = made[1].emissions.argmax(1)[made[0].emissions.argmax(0)]

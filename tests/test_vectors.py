@@ -174,6 +174,22 @@ def test_confidence_is_higher_where_the_answer_is_right(known):
     assert ranked.confidence[right].mean() > ranked.confidence[~right].mean() + 0.2
 
 
+def test_ranks_of_frequency_help_where_they_agree_and_do_no_harm_where_they_do_not(known):
+    x, _, _ = known
+    draw = torch.Generator().manual_seed(4)
+    noise = torch.randn(400, 40, generator=draw)
+    fit = fit_vectors(x, x @ rotation(40) + 0.3 * noise, QUICK)
+    y = x @ rotation(40) + 1.6 * noise
+    orders = {"same": torch.arange(400), "another": torch.randperm(400, generator=draw)}
+    right = {}
+    for name, order in orders.items():
+        for weight in (0.0, QUICK.rank_weight):
+            best = ranked_targets(fit, x, y[order], replace(QUICK, rank_weight=weight)).best.indices[:, 0]
+            right[name, weight > 0] = float((order[best] == torch.arange(400)).float().mean())
+    assert right["same", True] > right["same", False] + 0.05
+    assert abs(right["another", True] - right["another", False]) < 0.01
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

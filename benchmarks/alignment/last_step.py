@@ -24,6 +24,7 @@ from together import language_of
 
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.procrustes import normalised, polar, reweighted
+from sae_translate.align.ranks import with_ranks
 from sae_translate.align.retrieval import csls_scores, largest, mutual_pairs, neighbourhoods, precision_at, unit
 from sae_translate.align.selflearning import transport
 from sae_translate.align.together import mutual_choices
@@ -100,16 +101,6 @@ def rotated(it: Mapped) -> torch.Tensor:
     return csls_scores(it.x @ polar(it.x.T @ carried(it.a, it.b) @ it.y), it.y)
 
 
-def with_rank(it: Mapped) -> torch.Tensor:
-    """CSLS and how likely two ranks of frequency are of one word: normal, its variance that of mutual choices."""
-    scores = csls_scores(it.a, it.b)
-    rank, other = (torch.arange(1, len(side) + 1).log() for side in (it.a, it.b))
-    rows, best = mutual_choices(scores)
-    apart, of_all = rank[:, None] - other, rank.var() + other.var()
-    of_pairs = (rank[rows] - other[best]).square().mean()
-    return scores - apart.square() / 2 * (1 / of_pairs - 1 / of_all) / VectorsConfig.last_sharpness
-
-
 def of_neighbours(k: int, it: Mapped) -> torch.Tensor:
     """CSLS of the mapped words, and half of that of what their k neighbours in their own language lead to."""
     def graph(side: torch.Tensor) -> torch.Tensor:
@@ -155,7 +146,7 @@ WAYS: dict[str, Callable[[Mapped], torch.Tensor]] = {
     "refitted on what both directions give": partial(refitted, both_ways, 1),
     "the rotation alone": rotated,
     "rotation and reweighted map, CSLS added": partial(sum_of, (rotated, partial(csls_of, 10))),
-    "with the ranks of frequency": with_rank,
+    "with ranks of frequency": lambda it: with_ranks(csls_scores(it.a, it.b), VectorsConfig.rank_weight),
     "with what 10 neighbours lead to": partial(of_neighbours, 10),
     "with what 30 neighbours lead to": partial(of_neighbours, 30),
     "RCSLS, 10 steps": partial(relaxed, 10),

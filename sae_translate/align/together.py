@@ -1,8 +1,8 @@
 """Vectors and co-occurrence together: each says how far the other is to be trusted, and their product is balanced.
 
-A product of experts (Hinton 2002). One is the softmax of CSLS between mapped vectors, the other the posterior of
-decipherment. How often the second is simply wrong is read off how well it expects the mutual choices of the first, so
-no pair is needed; that asks only that the two err apart.
+A product of experts (Hinton 2002). One is the softmax of CSLS between mapped vectors, the other the posterior of what
+co-occurrence tells, by contexts for words or by decipherment. How often the second is simply wrong is read off how well
+it expects the mutual choices of the first, so no pair is needed; that asks only that the two err apart.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,16 @@ from torch import Tensor
 
 from activation_cache.errors import UserError
 from sae_translate.align.alignment import Alignment, NullVerdict
+from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.matching import balanced
+from sae_translate.align.ranks import with_ranks
 from sae_translate.align.retrieval import csls_scores, mutual_pairs
 from sae_translate.align.vectors import VectorsConfig, fit_vectors, vectors_of
 from sae_translate.languages.language import Language
+
+OF_TEXT = {ContextsConfig: align_contexts, DecipherConfig: decipher}
+"What reads co-occurrence, by the kind of its config."
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,10 @@ class TogetherConfig:
 
     vectors: VectorsConfig = field(default_factory=VectorsConfig)
     "How vectors are aligned."
-    decipher: DecipherConfig = field(default_factory=DecipherConfig)
-    "How co-occurrence is deciphered."
+    text: ContextsConfig | DecipherConfig = field(default_factory=ContextsConfig)
+    "How co-occurrence is read: by the contexts of words, or by decipherment."
     doubt: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-    "Chances that decipherment is wrong about an item that are chosen from."
+    "Chances that co-occurrence is wrong about an item that are chosen from."
     balancing: int = 5
     "Iterations by which the product is balanced, so that no target is everyone's."
 
@@ -42,9 +47,9 @@ class Experts:
     """Both experts' say about every pair, and how far each is trusted."""
 
     scores: Float[Tensor, "n m"]
-    "CSLS."
+    "CSLS, and what ranks of frequency say."
     posterior: Float[Tensor, "n m"]
-    "P(target | source) by decipherment; a row of zeros where it has no answer."
+    "P(target | source) by co-occurrence; a row of zeros where it has no answer."
     sharpness: float
     doubt: float
 
@@ -67,15 +72,15 @@ def mutual_choices(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, "pairs"], 
 
 
 def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], config: TogetherConfig) -> Experts:
-    """Vectors as sharp as their own transport ended; decipherment with the doubt under which it makes the mutual
+    """Vectors as sharp as their own transport ended; co-occurrence with the doubt under which it makes the mutual
     choices of vectors likeliest. Raises `UserError` where it answers none of those."""
     rows, best = mutual_choices(scores)
     answered = posterior[rows].sum(1) > 0
     rows, best = rows[answered], best[answered]
     if len(rows) < 2:
         raise UserError(
-            f"{len(rows)} of the items that vectors pair mutually are answered by decipherment, and 2 are needed: use "
-            "align_vectors or decipher alone"
+            f"{len(rows)} of the items that vectors pair mutually are answered by co-occurrence, and 2 are needed: use "
+            "vectors or text alone"
         )
 
     def likelihood(doubt: float) -> float:
@@ -99,13 +104,14 @@ def align_together(
     began = perf_counter()
     (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
     fit = fit_vectors(x, y, config.vectors, progress)
-    deciphered = decipher(source, target, config.decipher, progress)
+    of_text = OF_TEXT[type(config.text)](source, target, config.text, progress)
     scores = torch.zeros(len(rows), len(columns))
-    scores[np.ix_(rows, columns)] = csls_scores(fit.source(x), fit.target(y))
-    posterior = torch.from_numpy(deciphered.posterior()).to(scores)
+    nearness = csls_scores(fit.source(x), fit.target(y))
+    scores[np.ix_(rows, columns)] = with_ranks(nearness, config.vectors.rank_weight)
+    posterior = torch.from_numpy(of_text.posterior()).to(scores)
     experts = trusted(scores, posterior, config)
-    verdict = joined(fit.verdict, deciphered.verdict)
-    plan = believed_plan(experts, fit.verdict, deciphered.verdict, config)
+    verdict = joined(fit.verdict, of_text.verdict)
+    plan = believed_plan(experts, fit.verdict, of_text.verdict, config)
     return Alignment(
         source_items=source.items,
         target_items=target.items,
@@ -120,17 +126,18 @@ def align_together(
             "target": {"name": target.name, "positions": target.corpus.n_positions, "items": len(columns)},
             "sharpness": experts.sharpness,
             "doubt": experts.doubt,
-            "explained_information": deciphered.objective,
+            "of_text": of_text.record["method"],
+            "objective_of_text": of_text.objective,
             "seconds": perf_counter() - began,
         },
     )
 
 
 def believed_plan(
-    experts: Experts, vectors: NullVerdict | None, deciphered: NullVerdict | None, config: TogetherConfig
+    experts: Experts, vectors: NullVerdict | None, of_text: NullVerdict | None, config: TogetherConfig
 ) -> Float[Tensor, "n m"]:
     """P(target | source) by the experts that are believed; by both where neither is, or where none was judged."""
-    told = [verdict is None or verdict.believed for verdict in (vectors, deciphered)]
+    told = [verdict is None or verdict.believed for verdict in (vectors, of_text)]
     if told == [True, False]:
         return balanced(experts.sharpness * experts.scores, config.balancing)
     if told == [False, True]:
@@ -138,15 +145,15 @@ def believed_plan(
     return experts.product(config.balancing)
 
 
-def joined(vectors: NullVerdict | None, deciphered: NullVerdict | None) -> NullVerdict | None:
+def joined(vectors: NullVerdict | None, of_text: NullVerdict | None) -> NullVerdict | None:
     """One verdict of two: believed where either is. None where neither was judged."""
-    judged = [verdict for verdict in (vectors, deciphered) if verdict is not None]
+    judged = [verdict for verdict in (vectors, of_text) if verdict is not None]
     if not judged:
         return None
     first = max(judged, key=lambda verdict: verdict.objective - verdict.threshold)
     reason = "; ".join(
         f"{name}: {verdict.reason}"
-        for name, verdict in (("vectors", vectors), ("co-occurrence", deciphered))
+        for name, verdict in (("vectors", vectors), ("co-occurrence", of_text))
         if verdict is not None
     )
     evidence = {"believed": float(sum(verdict.believed for verdict in judged)), "of": float(len(judged))}

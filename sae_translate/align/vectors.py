@@ -12,6 +12,7 @@ from torch import Tensor
 from activation_cache.errors import UserError, choose
 from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.procrustes import LinearMap, normalised, normalising_means, polar, reweighted
+from sae_translate.align.ranks import rank_evidence, reranked
 from sae_translate.align.retrieval import Neighbours, check_vectors, mutual_pairs, retrieve, unit
 from sae_translate.align.selflearning import (
     annealing,
@@ -25,6 +26,8 @@ from sae_translate.align.starts import STARTS, landmark_scores
 from sae_translate.languages.language import Language
 
 Progress = Callable[[str, int, int], None]
+RERANKED = 40
+"Of how many of the nearest ranks of frequency may change the order."
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class VectorsConfig:
     "How targets are ranked: csls, cosine or inverted_softmax."
     index: str = "exact"
     "How targets are searched: exact, or faiss for millions."
+    rank_weight: float = 0.05
+    """What a nat of evidence from ranks of frequency adds to a score: the inverse of the sharpness at which the
+    objective is measured. 0 leaves ranks out."""
     k: int = 10
     "Targets listed for every source."
     null_surrogates: int = 1
@@ -269,14 +275,24 @@ class RankedTargets:
 def ranked_targets(
     fit: VectorFit, source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], config: VectorsConfig
 ) -> RankedTargets:
-    """Rank targets in the common space; streams, so that n and m may be large.
+    """Rank targets in the common space, and the nearest of them by ranks of frequency too; streams, so that n and m may
+    be large. Rows are most frequent first.
 
     Confidence is the share of the best among the k, halved where the choice is not mutual, and scaled by how far the
     objective is above the surrogates'.
     """
     x, y = fit.source(source), fit.target(target)
-    best = retrieve(x, y, min(config.k, len(y)), config.retrieval, index=config.index)
-    back = retrieve(y, x, 1, config.retrieval, index=config.index)
+    k = min(config.k, len(y))
+    best, back = (
+        retrieve(*sides, min(max(wanted, RERANKED), len(sides[1])), config.retrieval, index=config.index)
+        for sides, wanted in (((x, y), k), ((y, x), 1))
+    )
+    ranks = rank_evidence(best.indices[:, 0], back.indices[:, 0])
+    if ranks is not None:
+        own, other = (torch.arange(len(side), device=side.device)[:, None] for side in (x, y))
+        best = reranked(best, config.rank_weight * ranks(own, best.indices), k)
+        back = reranked(back, config.rank_weight * ranks(back.indices, other), 1)
+    best = Neighbours(best.scores[:, :k], best.indices[:, :k])
     mutual = mutual_pairs(best.indices[:, 0], back.indices[:, 0]).to(x.dtype)
     posterior = torch.softmax(config.last_sharpness / 2 * best.scores, dim=1)
     belief = 1.0
