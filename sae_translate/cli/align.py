@@ -212,16 +212,16 @@ def from_text(
 
     if k > len(target.items):
         raise UserError(f"-k is {k} and {target.name} holds {len(target.items):,} items: give a smaller -k")
-    deciphering = DecipherConfig(seed=seed, device=device)
+    by_contexts = ContextsConfig(seed=seed, device=device)
     with progress.bar("aligning", 100, "%", quiet) as advance:
         told = progress.share(advance)
         alignment = choose({
-            "contexts": lambda: align_contexts(source, target, ContextsConfig(seed=seed, device=device), told),
-            "decipher": lambda: decipher(source, target, deciphering, told),
+            "contexts": lambda: align_contexts(source, target, by_contexts, told),
+            "decipher": lambda: decipher(source, target, DecipherConfig(seed=seed, device=device), told),
             "profiles": lambda: match_profiles(
                 source, target, ProfilesConfig(match=MatchConfig(seed=seed), device=device)),
             "together": lambda: align_together(
-                source, target, TogetherConfig(VectorsConfig(seed=seed), deciphering), told),
+                source, target, TogetherConfig(VectorsConfig(seed=seed), by_contexts), told),
         }, method, "method")()  # fmt: skip
     return dictionary_of(alignment, k), {
         "method": method, "n_source": len(source.items), "n_target": len(target.items),
