@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from activation_cache import layout, shards
 from activation_cache.gather import begin, gathered, summaries
 from activation_cache.places import Place, place
@@ -25,6 +27,8 @@ class Estimate:
 
     n_bytes: int
     "Of all shards; exact where only dense activations are stored."
+    n_bytes_gathered: int
+    "Of the statistics and the co-occurrence that are gathered over them, about."
     per_token: float
     "Seconds to compute, hash and encode a token."
     gather_per_token: float
@@ -82,12 +86,14 @@ def estimate(
     began = clock()
     states = gathered(states, arrays, manifest)  # later ones are cheaper than the first, which fills everything
     gathering, began = clock() - began, clock()
+    n, n_gathered = len(arrays["tokens"]), 0
     for _, found in summaries(states):
         shards.encode_arrays(found)
-    n = len(arrays["tokens"])
+        n_gathered += bytes_after(found, manifest.n_tokens / (2 * n))
     active = [len(arrays[f"latents.{i}.values"]) / n for i in range(len(manifest.saes))]
     return Estimate(
         bytes_of(manifest, plan.contexts.offsets, active),
+        n_gathered,
         spent / n,
         gathering / n,
         clock() - began,
@@ -95,3 +101,14 @@ def estimate(
         manifest.n_shards,
         n_there,
     )
+
+
+def bytes_after(gathered: dict[str, np.ndarray], times: float) -> int:
+    """Bytes that what was gathered will take after so many times the tokens: counts and positions need wider types."""
+
+    def width(name: str, values: np.ndarray) -> int:
+        grows = values.dtype.kind == "i" and name != "token_ids"
+        highest = int(int(values.max(initial=0)) * times) if grows else 0
+        return max(values.itemsize, np.min_scalar_type(-1 - highest).itemsize)
+
+    return sum(values.size * width(name, values) for name, values in gathered.items())

@@ -122,6 +122,9 @@ def record(
     with contextlib.ExitStack() as stack:
         folder, manifest = stack.enter_context(begun(plan, out, overwrite, resume))
         beside = stack.enter_context(ThreadPoolExecutor(1))
+        if torch.device(plan.model.device).type not in BEHIND:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            beside.submit(torch.set_num_threads, 1)  # the others compute the next shard
         gathering = beside.submit(begin, manifest)
         progress = Progress.start(manifest.n_tokens)
         steps = write_shards(plan, folder, range(manifest.n_shards))

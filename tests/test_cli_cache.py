@@ -77,7 +77,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(here):
     assert set(here.iterdir()) == before
     plan, cost = dry[: dry.index("local:")], dry[dry.index("local:") :]
     assert run("cache --model model --dataset text.json --out c").stdout.startswith(plan)
-    assert f"bytes:     {ActivationCache('c').n_bytes:,}\n" in cost
+    assert f"bytes:     {ActivationCache('c').n_bytes:,} of shards\n" in cost
     assert [line.split(":")[0] for line in cost.splitlines()] == ["local", "torchrun", "ray", "bytes"]
 
 

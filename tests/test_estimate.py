@@ -28,7 +28,16 @@ def test_the_bytes_of_every_shard_are_known_from_its_counts(plan, tmp_path):
         counts = len(shard["tokens"]), len(shard["context_lengths"]), [len(shard["latents.0.values"])]
         size = (tmp_path / "c" / layout.shard_file(index)).stat().st_size
         assert layout.shard_bytes(plan.manifest, *counts) == size
-    assert estimate(plan).n_bytes == pytest.approx(cache.n_bytes, rel=0.02)
+    found = estimate(plan)
+    assert found.n_bytes == pytest.approx(cache.n_bytes, rel=0.02)
+    gathered = sum((tmp_path / "c" / file).stat().st_size for file in plan.manifest.summary_files)
+    assert found.n_bytes_gathered == pytest.approx(gathered, rel=0.05)
+
+
+def test_what_is_gathered_over_many_times_the_tokens_needs_the_wider_types():
+    arrays = {"top_positions": np.array([100, -1], np.int8), "token_ids": np.array([100], np.int8),
+              "mean": np.zeros(3, np.float32)}  # fmt: skip
+    assert [estimating.bytes_after(arrays, times) for times in (1, 10, 1000)] == [15, 17, 21]
 
 
 @pytest.mark.parametrize("width", [70_000, 65_536])
@@ -68,7 +77,7 @@ def test_what_is_there_already_is_not_computed_again(plan, tmp_path):
     n = [next(steps).n_tokens for _ in range(2)][-1]
     steps.close()
     assert tokens_there(plan, tmp_path / "c") == n
-    found = Estimate(0, per_token=2.0, gather_per_token=0.5, finish=3.0, n_tokens=100, n_shards=10, n_there=40)
+    found = Estimate(0, 0, per_token=2.0, gather_per_token=0.5, finish=3.0, n_tokens=100, n_shards=10, n_there=40)
     assert found.seconds("local") == 60 * 2 + 53
     other = dataclasses.replace(plan.manifest, seed=1)
     other = dataclasses.replace(other, key=layout.run_key(other))
@@ -77,7 +86,7 @@ def test_what_is_there_already_is_not_computed_again(plan, tmp_path):
 
 
 def test_workers_share_the_shards_but_not_the_gathering():
-    found = Estimate(0, per_token=2.0, gather_per_token=0.5, finish=3.0, n_tokens=100, n_shards=10)
+    found = Estimate(0, 0, per_token=2.0, gather_per_token=0.5, finish=3.0, n_tokens=100, n_shards=10)
     assert found.seconds("local") == 253
     assert found.seconds("torchrun", 5) == 200 / 5 + 53
     assert found.seconds("torchrun", 3) == 200 * 4 / 10 + 53  # somebody has four of ten

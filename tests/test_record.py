@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -333,6 +334,26 @@ def test_the_statistics_of_a_shard_are_gathered_while_the_next_is_computed(whole
     monkeypatch.setattr(recording, "gathered", gathering)
     written(planned, tmp_path / "c")
     assert content(tmp_path / "c") == expected
+
+
+def test_gathering_takes_one_thread_beside_a_forward_on_the_same_cores_and_the_others_are_left_as_they_were(
+    model, tmp_path, small_shards, sae_folder, monkeypatch
+):
+    threads, gathered = [], recording.gathered
+
+    def counting(*given):
+        threads.append(torch.get_num_threads())
+        return gathered(*given)
+
+    monkeypatch.setattr(recording, "gathered", counting)
+    torch.set_num_threads(2)
+    try:
+        steps = record(plan(model, saes=(sae_folder,), context_size=None), tmp_path / "c")
+        assert {torch.get_num_threads() for _ in steps} == {2} and set(threads) == {1}
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_cache_of_older_arithmetic_is_read_but_not_continued(model, tmp_path, small_shards):

@@ -22,6 +22,7 @@ import tiny
 import torch
 
 from activation_cache.estimate import estimate
+from activation_cache.layout import CooccurrenceEntry
 from activation_cache.plan import RecordingConfig, plan_recording
 from activation_cache.record import record
 from activation_cache.shards import ActivationCache
@@ -35,6 +36,7 @@ CASES = {
     "activations, pythia-70m shape": ("pythia-70m shape", None),
     "16k latents, k = 32, pythia-70m shape": ("pythia-70m shape", 16_384),
     "256 latents, k = 8, tiny": ("tiny", 256),
+    "16k latents, k = 32, pythia-70m shape, with co-occurrence": ("pythia-70m shape", 16_384),
 }
 
 
@@ -66,17 +68,19 @@ def measured(case: str, n_tokens: int, folder: Path) -> dict:
         saes = (str(folder / "sae"),)
     size = min(128, network.config.max_position_embeddings)
     config = RecordingConfig(model=str(model), saes=saes, dataset="random", hook_names=(hook,), n_tokens=n_tokens,
-                             context_size=size)  # fmt: skip
+                             context_size=size, cooccurrence=CooccurrenceEntry() if "with" in case else None)
     plan = plan_recording(config, documents(n_tokens))
     told = estimate(plan, clock=time.process_time)
     began = time.process_time()
     list(record(plan, folder / "c"))
     took = time.process_time() - began
     n_bytes = ActivationCache(folder / "c").n_bytes
+    gathered = sum((folder / "c" / file).stat().st_size for file in plan.manifest.summary_files)
     return {
         "tokens": n_tokens, "shards": plan.manifest.n_shards, "seconds estimated": round(told.seconds("local"), 2),
         "seconds taken": round(took, 2), "estimated / taken": round(told.seconds("local") / took, 3),
         "bytes estimated": told.n_bytes, "bytes written": n_bytes, "bytes a token": round(n_bytes / n_tokens, 1),
+        "bytes gathered, estimated": told.n_bytes_gathered, "bytes gathered": gathered,
     }  # fmt: skip
 
 
@@ -84,12 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="The others keep their figures.")
     parser.add_argument("--out", type=Path, default=Path("reports/caching_estimate.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, list[dict]] = {}
+    told = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"results": {}}
+    results: dict[str, list[dict]] = {c: made for c, made in told["results"].items() if c not in arguments.cases}
     for _ in range(arguments.repeats):
-        for case in CASES:
+        for case in arguments.cases:
             with tempfile.TemporaryDirectory() as folder:
                 results.setdefault(case, []).append(measured(case, arguments.tokens, Path(folder)))
                 print(case, results[case][-1], flush=True)

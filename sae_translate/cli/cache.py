@@ -180,8 +180,9 @@ def estimated(plan: "RecordingPlan", out: Path | str | None = None, quiet: bool 
             each = ", ".join(f"{duration(s)} on {workers}" for workers, s in by_workers.items())
             print(f"{engine + ':':10} about {each} such machine{'s' * (engine != 'local')} or GPU"
                   f"{'s' * (engine != 'local')}")
-        print(f"bytes:     {found.n_bytes:,}")
-    return {"n_bytes": found.n_bytes, "seconds": seconds}
+        gathered = f", and about {found.n_bytes_gathered:,} gathered over them" if found.n_bytes_gathered else ""
+        print(f"bytes:     {found.n_bytes:,} of shards{gathered}")
+    return {"n_bytes": found.n_bytes, "n_bytes_gathered": found.n_bytes_gathered, "seconds": seconds}
 
 
 def duration(seconds: float) -> str:
