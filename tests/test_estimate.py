@@ -37,7 +37,7 @@ def test_the_bytes_of_every_shard_are_known_from_its_counts(plan, tmp_path):
 def test_what_is_gathered_over_many_times_the_tokens_needs_the_wider_types():
     arrays = {"top_positions": np.array([100, -1], np.int8), "token_ids": np.array([100], np.int8),
               "mean": np.zeros(3, np.float32)}  # fmt: skip
-    assert [estimating.bytes_after(arrays, times) for times in (1, 10, 1000)] == [15, 17, 21]
+    assert [estimating.bytes_after(arrays, times) for times in (1.0, 10.0, 1e3)] == [15, 17, 21]
 
 
 @pytest.mark.parametrize("width", [70_000, 65_536])
