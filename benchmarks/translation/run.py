@@ -50,6 +50,7 @@ from sae_translate.languages.hmm import (
     sample,
     translate_by_posterior,
 )
+from sae_translate.languages.hmm_samples import sample_languages, translate_by_samples
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import corpus_of, keep_items, most_frequent, one_item_per_position, word_language
@@ -133,6 +134,11 @@ def measure_hmm(arguments: argparse.Namespace, seed: int) -> dict:
         "of_bayes": found / bound.bayes, "log_likelihood": fit.log_likelihood,
         "log_likelihood_of_the_truth": truth / (texts[0].size + texts[1].size), "cpu_seconds": seconds,
     }  # fmt: skip
+    if arguments.average:
+        began = process_time()
+        found = translate_by_samples(sample_languages(fit.languages, texts[:2]), test).ravel()
+        result["averaged"] = {"accuracy": (reached := expected_accuracy(target, posterior, found)),
+                              "of_bayes": reached / bound.bayes, "cpu_seconds": process_time() - began}  # fmt: skip
     if arguments.ceilings:
         pair = draw_rows(target.emissions.cumsum(axis=1), states[0].ravel(), rng).reshape(states[0].shape)
         for name, languages in {
@@ -142,6 +148,8 @@ def measure_hmm(arguments: argparse.Namespace, seed: int) -> dict:
         }.items():
             told = translate_by_posterior(*languages, test).ravel()
             result[f"{name}: of_bayes"] = expected_accuracy(target, posterior, told) / bound.bayes
+        told = translate_by_samples(sample_languages((source, target), texts[:2]), test).ravel()
+        result["averaged, from the truth: of_bayes"] = expected_accuracy(target, posterior, told) / bound.bayes
     if arguments.control:
         wrong = fit_tied(texts[0], texts[2], arguments.symbols, arguments.symbols, config)
         told = translate_by_posterior(*wrong.languages, test).ravel()
@@ -567,6 +575,7 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=32)
     parser.add_argument("--positions", type=int, default=10_000)
     parser.add_argument("--control", action="store_true")
+    parser.add_argument("--average", action="store_true", help="average over hidden Markov languages drawn by Gibbs")
     parser.add_argument("--ceilings", action="store_true", help="what more than the two texts would tell of them")
     parser.add_argument("--supervised", action="store_true", help="train the same network on true pairs too")
     parser.add_argument("--documents", type=int, default=None)

@@ -143,6 +143,29 @@ def beliefs(language: HiddenMarkov, symbols: Int[np.ndarray, "segments length"])
     )
 
 
+def sample_states(
+    language: HiddenMarkov, symbols: Int[np.ndarray, "segments length"], rng: np.random.Generator
+) -> Int[np.ndarray, "segments length"]:
+    """States drawn from P(states | symbols): filtered forward, drawn backward (Scott 2002, "Bayesian methods for hidden
+    Markov models")."""
+    n, length = symbols.shape
+    told = language.emissions.T
+    forward = np.empty((length, n, len(language.start)))
+    reach = np.broadcast_to(language.start, forward[0].shape)
+    for t in range(length):
+        joint = reach * told[symbols[:, t]]
+        forward[t] = joint / (joint.sum(axis=1, keepdims=True) + TINY)
+        reach = forward[t] @ language.transitions
+    states = np.empty((n, length), np.int64)
+    share = forward[-1]
+    for t in range(length - 1, -1, -1):
+        if t < length - 1:
+            share = forward[t] * language.transitions.T[states[:, t + 1]]
+        cumulative = share.cumsum(axis=1) / (share.sum(axis=1, keepdims=True) + TINY)
+        states[:, t] = draw_rows(cumulative, np.arange(n), rng)
+    return states
+
+
 def translate_by_posterior(
     source: HiddenMarkov, target: HiddenMarkov, symbols: Int[np.ndarray, "segments length"]
 ) -> Int[np.ndarray, "segments length"]:
