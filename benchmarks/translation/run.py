@@ -31,6 +31,8 @@ from sae_translate.align.alignment import Alignment
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.hidden import HiddenConfig, climb, expected_emissions, fit_tied
+from sae_translate.align.matching import MatchConfig
+from sae_translate.align.profiles import ProfilesConfig, match_profiles
 from sae_translate.align.statistics import share_positions
 from sae_translate.artifacts import plain, write_text
 from sae_translate.cli.ablate import read_rows
@@ -214,6 +216,10 @@ def measure_markov(arguments: argparse.Namespace, seed: int) -> dict:
     pairs = {kind: build_pair(f"{kind}:{arguments.states}", arguments.positions, seed) for kind, _ in runs.values()}
     began, alignments = process_time(), {}
     for kind, pair in pairs.items():
+        if arguments.aligner == "profiles":
+            config = ProfilesConfig(match=MatchConfig(seed=seed, null_surrogates=0))
+            alignments[kind] = match_profiles(*pair.aligned, config)
+            continue
         config = DecipherConfig(seed=seed, null_surrogates=0, max_source_core=arguments.states,
                                 max_target_core=arguments.states, min_count=5.0)  # fmt: skip
         alignments[kind] = decipher(*pair.aligned, config)
@@ -324,7 +330,7 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
         "decipher": DecipherConfig(seed=seed, null_surrogates=0, lags=lags, max_source_core=1500, max_target_core=1500),
         "contexts": ContextsConfig(seed=seed, null_surrogates=0),
     }
-    alignment = kept_alignment(whole, aligners[arguments.aligner])
+    alignment = kept_alignment(whole, aligners[arguments.aligner or "contexts"])
     result = {"seed": seed, "n_items": [len(one.items) for one in whole], "n_test": len(test[0]),
               "n_positions": [one.corpus.n_positions for one in whole], "objective": alignment.objective,
               "align_cpu_seconds": alignment.record["cpu_seconds"]}  # fmt: skip
@@ -582,7 +588,8 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=3000)
     parser.add_argument("--refinements", type=int, default=4)
     parser.add_argument("--lags", type=int, default=6)
-    parser.add_argument("--aligner", choices=("decipher", "contexts"), default="contexts", help="of texts")
+    parser.add_argument("--aligner", choices=("decipher", "contexts", "profiles"),
+                        help="default: of texts contexts, of chains decipher")  # fmt: skip
     parser.add_argument("--backbone", default="xtransformers")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--depth", type=int, default=2)
