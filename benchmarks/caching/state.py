@@ -12,6 +12,7 @@ Bytes, look-ups and the second reading are of the longest of those caches.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -40,6 +41,9 @@ from activation_cache.models import Model
 from activation_cache.plan import TOKENS_PER_SHARD, RecordingConfig, plan_recording
 from activation_cache.record import record
 from activation_cache.shards import ActivationCache
+from sae_translate.align.core import DecipherConfig, core_of
+from sae_translate.align.recorded import recorded_pairs
+from sae_translate.languages.language import Corpus, Language, RecordedPairs
 
 D_SAE, K, CONTEXT = 1 << 15, 32, 128
 HOOK = "blocks.1.hook_resid_post"
@@ -89,8 +93,9 @@ def statistics_micros(d_sae: int, n_shards: int) -> dict[str, Any]:
             "end, ms": round(end / 1e3, 1), "us a token, all with the end": round(np.mean(each) + end / n_tokens, 2)}
 
 
-def recorded(n_tokens: int, folder: Path) -> dict[str, float]:
-    """Record so many tokens here; run in a process of its own, whose peak memory is told."""
+def recorded(n_tokens: int, folder: Path, megabytes: int) -> dict[str, float]:
+    """Record so many tokens here, with co-occurrence in so much memory if in any; run in a process of its own, whose
+    peak memory is told."""
     torch.manual_seed(0)
     shape = dict(vocab_size=speed.VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                  intermediate_size=64, max_position_embeddings=CONTEXT)
@@ -99,17 +104,19 @@ def recorded(n_tokens: int, folder: Path) -> dict[str, float]:
     for key, value in dict(hook_name=HOOK, context_size=CONTEXT, prepend_bos=False, model_name="tiny").items():
         setattr(sae.cfg.metadata, key, value)
     sae.save_model(folder / "sae")
-    config = RecordingConfig(dataset="random", saes=(str(folder / "sae"),))
+    asked = CooccurrenceEntry(megabytes=megabytes) if megabytes else None
+    config = RecordingConfig(dataset="random", saes=(str(folder / "sae"),), cooccurrence=asked)
     plan = plan_recording(config, speed.documents(n_tokens), made)
     began = time.process_time()
     for _ in record(plan, folder / "cache"):
         pass
-    return {"tokens": n_tokens, "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+    return {"tokens": n_tokens, "MiB of co-occurrence": megabytes,
+            "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
             "us a token": round((time.process_time() - began) / n_tokens * 1e6, 1)}
 
 
-def in_a_process(n_tokens: int, folder: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "--record", str(n_tokens), "--folder", folder]
+def in_a_process(n_tokens: int, folder: Path, megabytes: int = 0) -> dict[str, float]:
+    command = [sys.executable, __file__, "--record", str(n_tokens), "--folder", folder, "--megabytes", str(megabytes)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
@@ -145,13 +152,39 @@ def cooccurrence(d_sae: int, megabytes: int, forward: float) -> dict[str, Any]:
     lengths = np.full(TOKENS_PER_SHARD // CONTEXT, CONTEXT)
     counter.add(latents, lengths)
     a_token = micros(lambda: counter.add(latents, lengths)) / TOKENS_PER_SHARD
-    files = [shards.encode_arrays(vars(found)) for _, found in counter.finished()]
+    sizes: list[int] = []
+
+    def end() -> None:
+        for _, found in counter.finished():
+            sizes.append(len(content := shards.encode_arrays(vars(found))))
+            hashlib.sha256(content).hexdigest()
+
+    finish = micros(end)
     return {"latents": d_sae, "active a token": round(latents.nnz / TOKENS_PER_SHARD, 1),
             "told apart": len(counter.latents), "of the weight": round(next(counter.finished())[1].covered, 3),
             "us a token and lag": round(a_token / len(asked.lags), 2), "us a token": round(a_token, 1),
             "share of the forward": round(a_token / forward, 3),
             "tables, MB": round(counter.tables.nbytes / 1e6),
-            "on disk, MB": round(sum(map(len, files)) / 1e6)}
+            "on disk, MB": round(sum(sizes) / 1e6), "end, s": round(finish / 1e6, 2)}
+
+
+def joints_again(d_sae: int, n_tokens: int = 4 * TOKENS_PER_SHARD) -> dict[str, Any]:
+    """What decipherment takes for the joints of its core of 1,024 latents, counted from the latents or recorded."""
+    latents, bounds = ranked_latents(d_sae, n_tokens), np.arange(0, n_tokens + 1, CONTEXT)
+    asked = CooccurrenceEntry()
+    counter = CooccurrenceCounter(d_sae, asked.lags, asked.n_apart(d_sae, 1))
+    counter.add(latents, np.diff(bounds))
+    found = dict(counter.finished())
+    recorded = RecordedPairs(found[1].latents, asked.lags, lambda lag: found[lag].pairs)
+    names, documents = tuple(map(str, range(d_sae))), np.arange(len(bounds) - 1)
+    seconds = {}
+    for way, pairs in (("counted", None), ("recorded", recorded)):
+        language = Language(way, names, Corpus(latents, bounds, documents, pairs))
+        seconds[way] = micros(lambda language=language: core_of(language, 1024, DecipherConfig())) / 1e6
+    folded = micros(lambda: [recorded_pairs(language.corpus, np.arange(1024), True, lag) for lag in asked.lags]) / 1e6
+    return {"latents": d_sae, "tokens": n_tokens, "counted, us a token": round(seconds["counted"] / n_tokens * 1e6, 1),
+            "recorded, us a token": round((seconds["recorded"] - folded) / n_tokens * 1e6, 1),
+            "recorded, s once": round(folded, 2)}
 
 
 def by_pairs(table: np.ndarray, before: sparse.csr_array, after: sparse.csr_array) -> None:
@@ -187,9 +220,12 @@ def ways(n: int, d_sae: int = 16384) -> dict[str, Any]:
 
 def cooccurrence_part(arguments: argparse.Namespace) -> dict[str, Any]:
     forward = forward_micros()
-    return {"co-occurrence in the pass": [
+    with tempfile.TemporaryDirectory() as temporary:
+        memory = [in_a_process(min(arguments.lengths), Path(temporary) / str(m), m) for m in (0, 128, 1024)]
+    return {"memory with co-occurrence": memory, "co-occurrence in the pass": [
                 cooccurrence(d, megabytes, forward)
                 for d, megabytes in ((1024, 1024), (4096, 1024), *((d, m) for d in speed.WIDTHS for m in (1024, 128)))],
+            "joints of a core": [joints_again(d) for d in (4096, 16384)],
             "one lag, counted in several ways, us a token": [ways(n) for n in (1024, 4096)]}
 
 
@@ -230,11 +266,12 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="The others keep their figures.")
     parser.add_argument("--record", type=int, help="Only record so many tokens, in this process.")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--megabytes", type=int, default=0, help="With --record: memory for co-occurrence.")
     parser.add_argument("--out", type=Path, default=Path("reports/caching_state.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.record:
-        print(json.dumps(recorded(arguments.record, arguments.folder)))
+        print(json.dumps(recorded(arguments.record, arguments.folder, arguments.megabytes)))
         return
     result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     lengths = " ".join(map(str, arguments.lengths))
