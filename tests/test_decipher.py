@@ -1,5 +1,7 @@
 """Decipherment against ciphers whose key is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from scipy import sparse
 
 from activation_cache.errors import UserError
 from sae_translate.align.core import core_of, shrink, smooth, start_emission
-from sae_translate.align.decipher import DecipherConfig, decipher
+from sae_translate.align.decipher import MOST, WIDE, DecipherConfig, decipher, settle
 from sae_translate.align.emission import explained_information, maximise
 from sae_translate.languages.language import Corpus, Language
 
@@ -104,6 +106,33 @@ def test_what_lies_outside_the_core_is_grown_from_it(cipher, plain, key):
     outside = np.argsort(-plain.counts)[44:]
     assert rate(alignment, key) > 0.9
     assert (alignment(key[outside]) == outside).mean() > 0.8
+
+
+def test_a_wide_core_is_read_from_its_heaviest_items_outwards(cipher, plain, key):
+    config = DecipherConfig(null_surrogates=0, narrow_core=40)
+    core = core_of(plain, 64, config)
+    assert core.frequency[:40].sum() > MOST and WIDE * 40 < 64, "the whole core would be fitted at once"
+    found, at_once = decipher(cipher, plain, config), decipher(cipher, plain, QUICK)
+    assert rate(found, key) == 1.0
+    assert found.objective == pytest.approx(at_once.objective, abs=0.02)
+    grown = decipher(cipher, plain, replace(config, settling_iterations=1))
+    assert grown.objective < found.objective < at_once.objective, "not grown and then settled"
+
+
+def test_what_was_found_otherwise_is_brought_back_to_what_co_occurrence_bears_out(cipher, plain, key):
+    found = decipher(cipher, plain, QUICK)
+    wrong = found.coupling.copy()
+    one, other = key[:2]
+    wrong[[one, other]] = 0.3 * wrong[[one, other]] + 0.7 * wrong[[other, one]]
+    doubtful = replace(found, coupling=wrong)
+    assert rate(doubtful, key) < 1.0
+    mended = settle(doubtful, cipher, plain, QUICK)
+    assert rate(mended, key) == 1.0
+    held = wrong.sum(1)
+    assert np.allclose(mended.coupling.sum(1), held, rtol=1e-3)
+    part = settle(doubtful, cipher, plain, DecipherConfig(max_source_core=40, max_target_core=40))
+    outside = np.argsort(-cipher.counts)[40:]
+    assert np.array_equal(part.coupling[outside], wrong[outside]), "what lies outside the core stays as it is"
 
 
 def test_a_core_keeps_all_mass_when_it_is_cut(plain):

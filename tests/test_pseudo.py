@@ -69,9 +69,9 @@ def test_without_a_language_model_a_position_gets_the_likeliest_target_however_f
 
 def test_a_position_of_two_items_stands_for_the_mixture():
     coupling = np.array([[0.4, 0.1, 0.0], [0.0, 0.1, 0.4]], np.float32)
-    matrix = sparse.csr_array(np.array([[3.0, 1.0]], np.float32))
+    matrix = sparse.csr_array(np.array([[4.0, 1.0]], np.float32))
     best, score = candidates_of(Corpus(matrix, np.array([0, 1]), np.array([0])), coupling, k=3)
-    chance = 0.75 * coupling[0] / 0.5 + 0.25 * coupling[1] / 0.5
+    chance = 0.8 * coupling[0] / 0.5 + 0.2 * coupling[1] / 0.5
     expected = np.log(chance) - np.log(coupling.sum(0))
     assert best[0].tolist() == np.argsort(-chance, kind="stable").tolist()
     assert np.allclose(score[0], expected[best[0]], atol=1e-5)

@@ -1,9 +1,10 @@
 """Lagged co-occurrence: what it counts, and what it must never count."""
 
 import numpy as np
+import pytest
 from scipy import sparse
 
-from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions, statistics_of
+from sae_translate.align.statistics import fold, lagged_cooccurrence, lagged_counts, share_positions, statistics_of
 from sae_translate.languages.language import Corpus
 
 
@@ -42,6 +43,19 @@ def test_a_negative_lag_is_the_transpose_of_the_positive_one():
     ahead = lagged_cooccurrence(corpus.matrix, corpus.matrix, corpus.segments, 2).toarray()
     behind = lagged_cooccurrence(corpus.matrix, corpus.matrix, corpus.segments, -2).toarray()
     assert np.array_equal(ahead, behind.T)
+
+
+@pytest.mark.parametrize("pairs", [4, 500_000])
+def test_pairs_counted_densely_and_in_blocks_are_the_same_pairs(pairs, monkeypatch):
+    monkeypatch.setattr("sae_translate.align.statistics.LEAST_PAIRS", pairs)
+    rng = np.random.default_rng(0)
+    held = np.where(rng.random((40, 7)) < 0.4, rng.random((40, 7)), 0).astype(np.float32)
+    rows, columns = sparse.csr_array(held), sparse.csr_array(held[:, :3])
+    segments = np.array([0, 15, 15, 40])
+    for lag in (1, -1, 3, 30):
+        expected = lagged_cooccurrence(rows, columns, segments, lag).toarray()
+        assert np.allclose(lagged_counts(rows, columns, segments, lag), expected, atol=1e-5)
+        assert (lag == 30) == (expected.sum() == 0)
 
 
 def test_what_the_kept_items_leave_out_stands_in_the_other_column():

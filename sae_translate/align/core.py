@@ -10,10 +10,12 @@ from torch import Tensor
 
 from activation_cache.errors import UserError
 from sae_translate.align.emission import TINY, mutual_information
-from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions
+from sae_translate.align.statistics import fold, lagged_counts, share_positions
 from sae_translate.languages.language import Language
 
 SMOOTHING_STEPS = 50
+MINGLED = 1e-3
+"Share of the source's frequencies in an emission that EM goes on from."
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class DecipherConfig:
     "How many of the heaviest source items are deciphered together; the rest is grown from them at linear cost."
     max_target_core: int = 1024
     "How many of the heaviest target items are deciphered together."
+    narrow_core: int = 512
+    """Of a wider core, so many of the heaviest items are deciphered first, where they hold most of the text, and the
+    others grown from them; then all go on together. 0: all are deciphered together from the start."""
     min_count: float = 20.0
     "An item that holds fewer positions than this is not aligned: there is too little to go by."
     iterations: int = 300
@@ -44,8 +49,10 @@ class DecipherConfig:
     "How strongly a start prefers pairs of similar frequency: it multiplies exp(-weight (log p - log q)^2)."
     growth_lags: int = 2
     "How many of the lags items outside the core are compared at: more cost in proportion and gain little."
-    growth_iterations: int = 40
+    growth_iterations: int = 15
     "Steps by which items outside the core are explained as mixtures of target items."
+    settling_iterations: int = 16
+    "Steps of expectation-maximisation over a whole core that was grown, or read in context."
     null_surrogates: int = 1
     "Surrogates of the target against which the result is judged; 0 gives no verdict and no calibrated confidence."
     null_core: int = 400
@@ -117,14 +124,13 @@ def heaviest(
 
 def _joint(folded: sparse.csr_array, language: Language, lag: int, config: DecipherConfig) -> Float[Tensor, "n n"]:
     """Joint probability of two items this lag apart."""
-    pairs = lagged_cooccurrence(folded, folded, language.corpus.segments, lag)
+    pairs = lagged_counts(folded, folded, language.corpus.segments, lag)
     if pairs.sum() <= 0:
         raise UserError(
             f"too little text to decipher: no segment of {language.name} is longer than {lag} positions, so "
             f"lag {lag} has nothing to count; give longer texts or shorter lags than {config.lags}"
         )
-    dense = torch.from_numpy(pairs.toarray()).to(getattr(torch, config.dtype))
-    return (dense / dense.sum()).to(config.device)
+    return torch.from_numpy(pairs / pairs.sum()).to(config.device, getattr(torch, config.dtype))
 
 
 def _local(
@@ -158,15 +164,35 @@ def smooth(core: Core) -> Core:
     return replace(core, joint=joint)
 
 
+def gathering(core: Core, size: int) -> Float[Tensor, "n narrow"]:
+    """Sums over a core's items, of which the heaviest `size` stay as they are and the others are one, the last."""
+    n = core.joint.shape[1]
+    gather = torch.zeros(n, min(n, size + 1), dtype=core.joint.dtype, device=core.joint.device)
+    gather[torch.arange(n), torch.arange(n).clamp_max(size)] = 1
+    return gather
+
+
 def shrink(core: Core, size: int) -> Core:
     """The heaviest `size` items of a core; what falls out joins its "other"."""
     if size >= len(core.items):
         return core
-    n = core.joint.shape[1]
-    gather = torch.zeros(n, size + 1, dtype=core.joint.dtype, device=core.joint.device)
-    gather[torch.arange(n), torch.arange(n).clamp_max(size)] = 1
+    gather = gathering(core, size)
     left_out = core.left_out + len(core.items) - size
     return Core(core.items[:size], True, None, gather.T @ core.joint @ gather, left_out, core.n_pairs, core.local)
+
+
+def emission_of(weights: Float[np.ndarray, "items words"], cipher: Core, plain: Core) -> Float[Tensor, "m n"]:
+    """The emission of joint weights of two cores' items, from which EM can go on: no pair is impossible. What a word
+    has left over it emits as the source's "other", as the target's does everything by frequency."""
+    source, target = cipher.frequency, plain.frequency
+    joint = torch.zeros(len(target), len(source), dtype=source.dtype, device=source.device)
+    given = torch.from_numpy(np.ascontiguousarray(weights.T[: len(target)])).to(joint)
+    joint[: len(given), : given.shape[1]] = given
+    if cipher.other:
+        joint[:, -1] = (target - joint.sum(1)).clamp_min(0)
+    total = joint.sum(1, keepdim=True)
+    joint = torch.where(total > TINY, joint / total.clamp_min(TINY), source)
+    return (1 - MINGLED) * joint + MINGLED * source
 
 
 def start_emission(

@@ -1,21 +1,27 @@
 """Decipherment: a dictionary between two languages from what occurs near what in each, with no pair and no vector."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import perf_counter
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from sae_translate.align.alignment import Alignment
-from sae_translate.align.core import Core, DecipherConfig, core_of, smooth, start_emission
+from sae_translate.align.core import Core, DecipherConfig, core_of, emission_of, shrink, smooth, start_emission
 from sae_translate.align.emission import TINY, Fit, maximise
-from sae_translate.align.grow import grow
+from sae_translate.align.grow import grow, widen
 from sae_translate.align.null import SHARPNESS, Trial, carried_over, judge
 from sae_translate.languages.language import Language
 
-__all__ = ["DecipherConfig", "decipher", "explained_by"]
+__all__ = ["DecipherConfig", "decipher", "explained_by", "settle"]
+
+WIDE, MOST = 1.5, 0.6
+"A core is deciphered from its heaviest items outwards if it is so many times as wide and they hold this much of it."
+NARROW_TOLERANCE = 1e-3
+"The heaviest items need not be settled to the last, as they go on with the others."
 
 
 def decipher(
@@ -33,7 +39,7 @@ def decipher(
     began = perf_counter()
     cipher = core_of(source, config.max_source_core, config)
     plain = core_of(target, config.max_target_core, config)
-    likely = smooth(plain).joint
+    likely = smooth(plain)
     fits: list[Fit] = []
     for restart in range(config.restarts):
 
@@ -41,9 +47,8 @@ def decipher(
             if progress is not None:
                 progress(f"decipher {restart + 1}/{config.restarts}", step, config.iterations)
 
-        start = start_emission(cipher, plain, config, torch.Generator().manual_seed(config.seed + 1000 * restart))
-        limits = config.iterations, config.tolerance
-        fits.append(maximise(cipher.joint, likely, start, *limits, weights=cipher.local, progress=report))
+        generator = torch.Generator().manual_seed(config.seed + 1000 * restart)
+        fits.append(fitted(cipher, likely, config, generator, report))
     fit = max(fits, key=lambda fit: fit.trace[-1])
     coupling, other = spread(source, target, cipher, plain, fit, config, progress)
     verdict, found, belief = None, None, np.float32(1)
@@ -69,6 +74,52 @@ def decipher(
             "seconds": perf_counter() - began,
         },
     )
+
+
+def fitted(
+    cipher: Core,
+    plain: Core,
+    config: DecipherConfig,
+    generator: torch.Generator,
+    report: Callable[[int, float], None] | None = None,
+) -> Fit:
+    """One start of expectation-maximisation over two cores, from their heaviest items outwards where these hold most of
+    both texts."""
+    narrow = shrink(cipher, config.narrow_core), shrink(plain, config.narrow_core)
+    wide = max(len(cipher.items), len(plain.items)) > WIDE * config.narrow_core
+    held = min(1 - float(core.frequency[-1]) if core.other else 1.0 for core in narrow)
+    limits = config.iterations, config.tolerance
+    if not config.narrow_core or not wide or held < MOST:
+        start = start_emission(cipher, plain, config, generator)
+        return maximise(cipher.joint, plain.joint, start, *limits, weights=cipher.local, progress=report)
+    start = start_emission(*narrow, config, generator)
+    limits = config.iterations, max(config.tolerance, NARROW_TOLERANCE)
+    first = maximise(narrow[0].joint, narrow[1].joint, start, *limits, weights=cipher.local, progress=report)
+    emission = widen(cipher, plain, narrow, first.emission, config)
+    second = settled(cipher, plain, emission, config)
+    last = maximise(cipher.joint, plain.joint, second.emission, 1, 0.0, weights=cipher.local)
+    return replace(last, steps=first.steps + second.steps + last.steps)
+
+
+def settled(cipher: Core, plain: Core, emission: Float[Tensor, "m n"], config: DecipherConfig) -> Fit:
+    """A few steps of expectation-maximisation from an emission that is nearly right, at the nearest lags alone."""
+    near = slice(config.growth_lags)
+    steps = config.settling_iterations
+    return maximise(cipher.joint[near], plain.joint[near], emission, steps, 0.0, weights=cipher.local[near])
+
+
+def settle(alignment: Alignment, source: Language, target: Language, config: DecipherConfig) -> Alignment:
+    """An alignment that was found otherwise (read in context, say) brought back to what co-occurrence bears out: among
+    the heaviest items, where the rest stays as it is. Raises as `decipher` does."""
+    near = replace(config, lags=config.lags[: config.growth_lags], far_lag=0)
+    cipher, plain = core_of(source, config.max_source_core, near), core_of(target, config.max_target_core, near)
+    block = np.ix_(cipher.items, plain.items)
+    held = alignment.coupling[block]
+    fit = settled(cipher, smooth(plain), emission_of(held / alignment.coupling.sum(), cipher, plain), config)
+    joint = (plain.frequency[:, None] * fit.emission).T.cpu().numpy()[: len(cipher.items), : len(plain.items)]
+    coupling = alignment.coupling.copy()
+    coupling[block] = joint * (held.sum(1, keepdims=True) / np.maximum(joint.sum(1, keepdims=True), TINY))
+    return replace(alignment, coupling=coupling)
 
 
 def explained_by(source: Language, target: Language, config: DecipherConfig = DecipherConfig()) -> float:  # noqa: B008

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
-from sae_translate.align.core import Core, DecipherConfig
+from sae_translate.align.core import Core, DecipherConfig, emission_of, gathering
 from sae_translate.align.emission import FLOOR, NOTHING, TINY
-from sae_translate.align.statistics import lagged_cooccurrence, share_positions
+from sae_translate.align.statistics import fold, lagged_cooccurrence, lagged_counts, share_positions
 from sae_translate.languages.language import Language
 
 BLOCK = 1024
@@ -60,6 +60,60 @@ def mixture(
     return kept
 
 
+def explained(
+    seen: list[Float[np.ndarray, "items n"]],
+    spoken: list[Float[np.ndarray, "words m"]],
+    emission: Float[Tensor, "m n"],
+    known: dict[int, Float[Tensor, "words"]],
+    share: Float[Tensor, "items"],
+    frequency: Float[Tensor, "words"],
+    config: DecipherConfig,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Float[np.ndarray, "items words"]:
+    """Joint weights under which what stands near each item is what stands near words, told by the core's emission.
+
+    seen and spoken: counts of the source's and the target's core near every item and word, for each lag and direction.
+    known: where the weights of some items start; the others start from words of like frequency.
+    """
+    device, dtype = emission.device, emission.dtype
+    parts = torch.cat([torch.from_numpy(part).to(device, dtype) @ emission for part in spoken], dim=1)
+    parts = parts / parts.sum(1, keepdim=True).clamp_min(TINY)
+    weights = np.zeros((len(share), len(frequency)), np.float32)
+    for begin in range(0, len(share), BLOCK):
+        rows = slice(begin, min(begin + BLOCK, len(share)))
+        observed = torch.cat([torch.from_numpy(part[rows]).to(device, dtype) for part in seen], dim=1)
+        observed = observed / observed.sum(1, keepdim=True).clamp_min(TINY)
+        apart = frequency.clamp_min(TINY).log()[None, :] - share[rows, None].log()
+        weight = frequency[None, :] * (-config.frequency_weight * apart.clamp(-6, 6) ** 2).exp()
+        for row in range(begin, rows.stop):
+            if row in known:
+                weight[row - begin] = known[row] + 1e-6 * frequency
+        weight = weight / weight.sum(1, keepdim=True)
+        weight = mixture(observed, parts, weight, config.growth_iterations) * share[rows, None]
+        weights[rows] = weight.cpu().numpy()
+        if progress is not None:
+            progress("grow", rows.stop, len(share))
+    return weights
+
+
+def told(
+    cipher: Core, plain: Core, emission: Float[Tensor, "m n"], frequency: Float[Tensor, "words"], column: np.ndarray
+) -> list[Float[Tensor, "words"]]:
+    """For every item of the source's core its share of every word, by an emission between the cores.
+
+    column: where each word of the target's core stands among the words; the last of these is all others. What an item
+    has of "other" goes to the words outside the core, by their frequency.
+    """
+    known = (plain.frequency[:, None] * emission).T
+    known = known / known.sum(1, keepdim=True).clamp_min(TINY)
+    outside = frequency.clone()
+    outside[column] = 0
+    outside = outside / outside.sum().clamp_min(TINY)
+    rows = (known[:, -1:] if plain.other else torch.full_like(known[:, -1:], 1e-3)) * outside
+    rows[:, column] = known[:, : len(column)]
+    return list(rows[: len(cipher.items)])
+
+
 def grow(
     source: Language,
     target: Language,
@@ -74,57 +128,48 @@ def grow(
     Items that hold fewer than `config.min_count` positions keep a row (or column) of zeros.
     """
     device, dtype = emission.device, emission.dtype
-    lags = config.lags[: config.growth_lags]
+    lags = [sign * lag for lag in config.lags[: config.growth_lags] for sign in (1, -1)]
     shared_source, shared_target = share_positions(source.corpus.matrix), share_positions(target.corpus.matrix)
     count_source = np.asarray(shared_source.sum(axis=0, dtype=np.float64)).ravel()
     count_target = np.asarray(shared_target.sum(axis=0, dtype=np.float64)).ravel()
     items = np.flatnonzero(count_source >= config.min_count)
     words = np.flatnonzero(count_target >= config.min_count)
-
-    silent = 1.0 - np.asarray(shared_target[:, words].sum(axis=1)).ravel()
-    silent[silent < 1e-5] = 0
-    named = sparse.csr_array(sparse.hstack([shared_target[:, words], sparse.csr_array(silent[:, None])], format="csr"))
-    carried = [
-        torch.from_numpy(part.toarray()).to(device, dtype) @ emission
-        for part in profiles(named.astype(np.float32), plain.shared, target.corpus.segments, lags)
-    ]
-    parts = torch.cat(carried, dim=1)
-    parts = parts / parts.sum(1, keepdim=True).clamp_min(TINY)
-    frequency = torch.from_numpy(np.append(count_target[words], silent.sum()) / target.corpus.n_positions)
-    frequency = frequency.to(device, dtype)
-
-    known = (plain.frequency[:, None] * emission).T
-    known = known / known.sum(1, keepdim=True).clamp_min(TINY)
-    place = {item: row for row, item in enumerate(cipher.items)}
-    column = torch.from_numpy(np.searchsorted(words, plain.items)).to(device)
-    outside = frequency.clone()
-    outside[column] = 0
-    outside = outside / outside.sum().clamp_min(TINY)
-
-    seen = [
-        part.tocsr()
-        for part in profiles(sparse.csr_array(shared_source[:, items]), cipher.shared, source.corpus.segments, lags)
-    ]
+    named = fold(shared_target, words, True)
+    frequency = np.append(count_target[words], named[:, len(words)].sum()) / target.corpus.n_positions
+    frequency = torch.from_numpy(frequency).to(device, dtype)
     share = torch.from_numpy(count_source[items] / source.corpus.n_positions).to(device, dtype)
+
+    begun = told(cipher, plain, emission, frequency, np.searchsorted(words, plain.items))
+    known = dict(zip(np.searchsorted(items, cipher.items).tolist(), begun, strict=True))
+    seen = [
+        lagged_counts(sparse.csr_array(shared_source[:, items]), cipher.shared, source.corpus.segments, lag)
+        for lag in lags
+    ]
+    spoken = [lagged_counts(named, plain.shared, target.corpus.segments, lag) for lag in lags]
+    dense = explained(seen, spoken, emission, known, share, frequency, config, progress)
     coupling = np.zeros((len(source.items), len(target.items)), np.float32)
     other = np.zeros(len(source.items), np.float32)
-    for begin in range(0, len(items), BLOCK):
-        rows = slice(begin, min(begin + BLOCK, len(items)))
-        observed = torch.cat([torch.from_numpy(part[rows].toarray()).to(device, dtype) for part in seen], dim=1)
-        observed = observed / observed.sum(1, keepdim=True).clamp_min(TINY)
-        apart = frequency.clamp_min(TINY).log()[None, :] - share[rows, None].log()
-        weight = frequency[None, :] * (-config.frequency_weight * apart.clamp(-6, 6) ** 2).exp()
-        for row, item in enumerate(items[rows]):
-            if item in place:
-                believed = known[place[item]]
-                weight[row] = outside * (believed[-1] if plain.other else 1e-3)
-                weight[row, column] = believed[: len(column)]
-                weight[row] += 1e-6 * frequency
-        weight = weight / weight.sum(1, keepdim=True)
-        weight = mixture(observed, parts, weight, config.growth_iterations) * share[rows, None]
-        dense = weight.cpu().numpy()
-        coupling[np.ix_(items[rows], words)] = dense[:, :-1]
-        other[items[rows]] = dense[:, -1]
-        if progress is not None:
-            progress("grow", min(begin + BLOCK, len(items)), len(items))
+    coupling[np.ix_(items, words)], other[items] = dense[:, :-1], dense[:, -1]
     return coupling, other
+
+
+def widen(
+    cipher: Core, plain: Core, narrow: tuple[Core, Core], emission: Float[Tensor, "m n"], config: DecipherConfig
+) -> Float[Tensor, "words items"]:
+    """An emission between two cores from one between their heaviest items (`shrink`)."""
+    lags = range(config.growth_lags)
+
+    def near(core: Core, size: int) -> list[Float[np.ndarray, "n m"]]:
+        """Counts of the narrow core near every item of the wide one."""
+        gather = gathering(core, size)
+        joints = [way for lag in lags for way in (core.joint[lag], core.joint[lag].T)]
+        return [(joint[: len(core.items) + core.other] @ gather).cpu().numpy() for joint in joints]
+
+    sizes = [len(core.items) for core in narrow]
+    known = told(*narrow, emission, plain.frequency, np.arange(sizes[1]))
+    seen = [part[: len(cipher.items)] for part in near(cipher, sizes[0])]
+    weights = explained(
+        seen, near(plain, sizes[1]), emission, dict(enumerate(known)), cipher.frequency[: len(cipher.items)],
+        plain.frequency, config,
+    )  # fmt: skip
+    return emission_of(weights, cipher, plain)

@@ -9,6 +9,9 @@ from scipy import sparse
 
 from sae_translate.languages.language import Corpus
 
+LEAST_PAIRS = 500_000
+"Pairs of items that are counted at once."
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -41,6 +44,47 @@ def fold(matrix: sparse.csr_array, keep: Int[np.ndarray, "kept"], other: bool) -
     return sparse.csr_array(sparse.hstack([kept, sparse.csr_array(missing[:, None].astype(np.float32))], format="csr"))
 
 
+def padded(matrix: sparse.csr_array, least: int = 1) -> tuple[Int[np.ndarray, "n width"], Float[np.ndarray, "n width"]]:
+    """Columns and values of every row side by side, filled up with column 0 of value 0 to the longest row's length, or
+    to `least` where that is more."""
+    held = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(matrix.shape[0]), held)
+    place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], held)
+    shape = matrix.shape[0], max(int(held.max(initial=0)), least)
+    columns, values = np.zeros(shape, np.int64), np.zeros(shape, matrix.dtype)
+    columns[row, place], values[row, place] = matrix.indices, matrix.data
+    return columns, values
+
+
+def followers(segments: Int[np.ndarray, "boundaries"], lag: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Every position that has another `lag` later (earlier where it is negative) in its segment, and that other."""
+    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
+    step = abs(lag)
+    early = np.flatnonzero(segment[: len(segment) - step] == segment[step:]) if step < len(segment) else np.arange(0)
+    return (early, early + step) if lag >= 0 else (early + step, early)
+
+
+def lagged_counts(
+    rows: sparse.csr_array,
+    columns: sparse.csr_array,
+    segments: Int[np.ndarray, "boundaries"],
+    lag: int,
+) -> Float[np.ndarray, "rows columns"]:
+    """`lagged_cooccurrence` as a dense array of double precision, counted pair by pair: several times faster."""
+    first, second = followers(segments, lag)
+    shape = rows.shape[1], columns.shape[1]
+    counts = np.zeros(shape[0] * shape[1])
+    width = max(rows.nnz * columns.nnz // max(rows.shape[0], 1) ** 2, 1)
+    block = max(LEAST_PAIRS, len(counts)) // width + 1
+    for begin in range(0, len(first), block):
+        part = slice(begin, begin + block)
+        row, weight = padded(rows[first[part]])
+        column, other = padded(columns[second[part]])
+        pairs = (row[:, :, None] * shape[1] + column[:, None, :]).ravel()
+        counts += np.bincount(pairs, (weight[:, :, None] * other[:, None, :]).ravel(), len(counts))
+    return counts.reshape(shape)
+
+
 def lagged_cooccurrence(
     rows: sparse.csr_array,
     columns: sparse.csr_array,
@@ -51,10 +95,7 @@ def lagged_cooccurrence(
 
     A negative lag looks back. `rows` and `columns` are positions x items and share their positions.
     """
-    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
-    step = abs(lag)
-    early = np.flatnonzero(segment[: len(segment) - step] == segment[step:]) if step < len(segment) else np.arange(0)
-    first, second = (early, early + step) if lag >= 0 else (early + step, early)
+    first, second = followers(segments, lag)
     return sparse.csr_array(rows[first].T @ columns[second])
 
 

@@ -198,13 +198,13 @@ def translated(
     spoken = None if own is None else keep_items(own, most_frequent(own, config.vocabulary))
     if foreign and spoken is not None:
         say(f"deciphering {len(source.items):,} latents into the dataset's own words, and those into the text's")
-        first = in_context(decipher(source, spoken, knobs), source, spoken)
+        first = in_context(decipher(source, spoken, knobs), source, spoken, knobs)
         second = align_contexts(spoken, target, ContextsConfig(seed=config.seed, device=knobs.device))
         whole = through(first, second)
         if whole.verdict is not None and whole.verdict.believed:
             return whole, None
     say(f"deciphering {len(source.items):,} latents from lagged co-occurrence")
-    alignment = in_context(decipher(source, target, knobs), source, target)
+    alignment = in_context(decipher(source, target, knobs), source, target, knobs)
     return alignment, None if spoken is None or alignment.verdict is None else explained_by(source, spoken, knobs)
 
 

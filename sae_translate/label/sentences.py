@@ -24,6 +24,7 @@ from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import keep_items, most_frequent, token_language
 from sae_translate.languages.tokens import token_names, token_surfaces
+from sae_translate.translate.dictionary import in_context
 from sae_translate.translate.lm import fit_ngrams
 from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
 from sae_translate.translate.reader import ReaderConfig, teach_reader
@@ -80,7 +81,8 @@ def read_sentences(
     target = token_language(text.tokens, text.segments, text.documents, names)
     items = most_frequent(target, config.vocabulary)
     target = keep_items(target, items)
-    alignment = decipher(source, target, replace(config.decipherment, seed=config.seed))
+    knobs = replace(config.decipherment, seed=config.seed)
+    alignment = in_context(decipher(source, target, knobs), source, target, knobs)
 
     say("teaching a reader by what the dictionary tells")
     model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(items), 3)
@@ -88,8 +90,8 @@ def read_sentences(
     told, looked_up = (
         heaviest_items(word_by_word(side.corpus, coupling, model, config.lm_weight)) for side in (source, test)
     )
-    knobs = replace(config.reader, seed=config.seed)
-    reader = teach_reader(own.latents, own.segments, told, target.counts, model, knobs)[-1]
+    taught = replace(config.reader, seed=config.seed)
+    reader = teach_reader(own.latents, own.segments, told, target.counts, model, taught)[-1]
 
     say("reading documents that it has not seen")
     read = items[reader(apart.latents, apart.segments, model)]

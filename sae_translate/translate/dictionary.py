@@ -7,11 +7,18 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_translate.align.alignment import Alignment, conditional
+from sae_translate.align.decipher import DecipherConfig, settle
+from sae_translate.align.null import SHARPNESS
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import corpus_of, one_item_per_position
 from sae_translate.translate.lm import NgramModel, fit_ngrams
-from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
+from sae_translate.translate.pseudo import heaviest_items, part_of, texts_of, word_by_word
 from sae_translate.translate.translator import UNKNOWN_WORD
+
+FIRST, SECOND = 200_000, 1_000_000
+"Positions of the source that are read before and after what was read is brought back to co-occurrence."
+CANDIDATES = 6
+"Targets of a position that a reading chooses from."
 
 
 @dataclass(frozen=True)
@@ -56,20 +63,42 @@ def read_dictionary(
 
 
 def in_context(
-    alignment: Alignment, source: Language, target: Language, order: int = 3, weight: float = 0.5
+    alignment: Alignment,
+    source: Language,
+    target: Language,
+    config: DecipherConfig = DecipherConfig(),
+    order: int = 3,
+    weight: float = 0.5,
 ) -> Alignment:
     """The alignment counted anew: the source is read in context by its dictionary and a language model of the target,
     and every source item is then the targets that were read where it stands, weighted by its activation.
 
-    What co-occurrence left open for an item alone, its neighbours settle. One step of Viterbi training. The confidence
-    of a source item is at least the share of its activation that its best target was read under, where the alignment
-    is believed.
+    What co-occurrence left open for an item alone, its neighbours settle. Part of the source is read first, what was
+    read is brought back to what co-occurrence bears out (`align.decipher.settle`), as a language model left to itself
+    hears what it likes, and more is read by that. The confidence of a source item is at least its sharpened share of
+    the best target. An alignment that is not believed comes back as it is.
     """
+    if alignment.verdict is not None and not alignment.verdict.believed:
+        return alignment
     model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(target.items), order)
-    told = heaviest_items(word_by_word(source.corpus, alignment.coupling.astype(np.float32), model, weight))
-    joint = (source.corpus.matrix.T @ one_item_per_position(told, len(target.items))).toarray()
-    coupling = joint / max(float(joint.sum(dtype=np.float64)), 1e-30)
-    share = conditional(coupling).max(axis=1)
-    believed = alignment.verdict is None or alignment.verdict.believed
-    confidence = np.maximum(alignment.confidence, share * believed).astype(np.float32)
-    return replace(alignment, coupling=coupling, confidence=confidence)
+    rng = np.random.default_rng(config.seed)
+    first = _reread(alignment, _at_most(FIRST, source.corpus, rng), model, weight)
+    second = _reread(settle(first, source, target, config), _at_most(SECOND, source.corpus, rng), model, weight)
+    share = conditional(second.coupling) ** SHARPNESS
+    firm = conditional(share).max(axis=1).astype(np.float32)
+    return replace(second, confidence=np.maximum(alignment.confidence, firm))
+
+
+def _at_most(positions: int, corpus: Corpus, rng: np.random.Generator) -> Corpus:
+    """The corpus, or segments drawn from it where it has more positions."""
+    return corpus if corpus.n_positions <= positions else part_of(corpus, positions, rng)
+
+
+def _reread(alignment: Alignment, part: Corpus, model: NgramModel, weight: float) -> Alignment:
+    """The coupling counted from one reading; items that nothing was read of keep what they had."""
+    read = heaviest_items(word_by_word(part, alignment.coupling.astype(np.float32), model, weight, k=CANDIDATES))
+    joint = (part.matrix.T @ one_item_per_position(read, model.size)).toarray()
+    joint = joint / max(float(joint.sum(dtype=np.float64)), 1e-30)
+    unread = joint.sum(axis=1) == 0
+    joint[unread] = alignment.coupling[unread]
+    return replace(alignment, coupling=joint / max(float(joint.sum(dtype=np.float64)), 1e-30))

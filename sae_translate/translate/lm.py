@@ -53,23 +53,27 @@ class NgramModel:
         return len(self.orders) + 1
 
     def log_probability(
-        self, context: Int[np.ndarray, "n length"], item: Int[np.ndarray, "n"]
-    ) -> Float[np.ndarray, "n"]:
-        """log P(item | context), of which the last `order - 1` items are looked at; negative ids are padding."""
-        probability = self.unigrams[item]
+        self, context: Int[np.ndarray, "n length"], item: Int[np.ndarray, "n *each"]
+    ) -> Float[np.ndarray, "n *each"]:
+        """log P(item | context), of which the last `order - 1` items are looked at; negative ids are padding.
+
+        One item for each context, or as many as the second axis of `item` holds.
+        """
+        items = item.reshape(len(item), -1)
+        probability = self.unigrams[items]
         base = self.size + 2
-        key = np.zeros(len(item), np.int64)
-        known = np.ones(len(item), bool)
+        key = np.zeros(len(items), np.int64)
+        known = np.ones(len(items), bool)
         for back, order in enumerate(self.orders[: context.shape[1]], start=1):
             before = context[:, -back]
             known = known & (before >= 0)
             key = key + np.maximum(before, 0) * base ** (back - 1)
             row = _find(order.contexts, key)
-            seen = known & (row >= 0)
-            gram = _find(order.grams, key * base + item)
+            seen = np.flatnonzero(known & (row >= 0))
+            gram = _find(order.grams, key[seen, None] * base + items[seen])
             share = np.where(gram >= 0, order.discounted[gram], 0.0)
-            probability = np.where(seen, share + order.left[row] * probability, probability)
-        return np.log(probability)
+            probability[seen] = share + order.left[row[seen], None] * probability[seen]
+        return np.log(probability).reshape(item.shape)
 
     def score(self, texts: Texts) -> Float[np.ndarray, "texts"]:
         """Log probability of every segment, its end included."""
@@ -77,7 +81,7 @@ class NgramModel:
         return np.bincount(owner, weights=self.log_probability(padded, items), minlength=len(texts))
 
 
-def _find(sorted_keys: Int[np.ndarray, "n"], keys: Int[np.ndarray, "m"]) -> Int[np.ndarray, "m"]:
+def _find(sorted_keys: Int[np.ndarray, "n"], keys: Int[np.ndarray, "*m"]) -> Int[np.ndarray, "*m"]:
     """Where each key stands, -1 where it does not."""
     place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
     return np.where(sorted_keys[place] == keys, place, -1)
@@ -176,9 +180,8 @@ def _viterbi(
         options, likelihood = options_at[live, t], likelihood_at[live, t]
         silent = options[:, 0] < 0
         likelihood[silent, 0] = 0.0
-        contexts = np.repeat(history[live].reshape(len(live) * k, -1), k, axis=0)
-        items = np.repeat(options[:, None, :], k, axis=1).ravel()
-        fluent = model.log_probability(contexts, np.maximum(items, 0)).reshape(len(live), k, k)
+        contexts, items = history[live].reshape(len(live) * k, -1), np.repeat(np.maximum(options, 0), k, axis=0)
+        fluent = model.log_probability(contexts, items).reshape(len(live), k, k)
         fluent[silent] = 0.0
         total = score[live][:, :, None] + weight * fluent + likelihood[:, None, :]
         source = total.argmax(axis=1)

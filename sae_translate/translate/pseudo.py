@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae_translate.align.alignment import conditional
-from sae_translate.align.statistics import share_positions
+from sae_translate.align.statistics import padded, share_positions
 from sae_translate.languages.language import Corpus
 from sae_translate.languages.text import one_item_per_position
 from sae_translate.translate.adapters import AdapterSpec
@@ -13,6 +13,8 @@ from sae_translate.translate.lm import NgramModel, decode_positions
 
 CANDIDATES = 10
 "Targets of a position that are looked at."
+KEPT = 32
+"Targets of an item that are looked at where it shares a position with others."
 LEAST_SHARE = 0.02
 "An item with less than this share of a position is left out of a translation into sets."
 BLOCK = 20_000
@@ -49,7 +51,8 @@ def candidates_of(
     weight 1. A position that holds several items is the mixture of what they
     stand for.
     """
-    k, posterior = min(k, coupling.shape[1]), conditional(coupling)
+    k = min(k, coupling.shape[1])
+    posterior = heaviest_of_rows(conditional(coupling), max(k, KEPT))
     with np.errstate(divide="ignore"):
         log_target = np.log(coupling.sum(axis=0, dtype=np.float64))
     shared = share_positions(corpus.matrix)
@@ -59,15 +62,24 @@ def candidates_of(
         _, kinds, kind_of = np.unique(items, return_index=True, return_inverse=True)
     best, score = [], []
     for begin in range(0, len(kinds), BLOCK):
-        chance = shared[kinds[begin : begin + BLOCK]] @ posterior
+        target, chance = padded(sparse.csr_array(shared[kinds[begin : begin + BLOCK]] @ posterior), least=k)
         top = np.argpartition(-chance, k - 1, axis=1)[:, :k]
-        value = np.take_along_axis(chance, top, axis=1)
-        order = np.argsort(-value, axis=1, kind="stable")
-        top, value = np.take_along_axis(top, order, axis=1), np.take_along_axis(value, order, axis=1)
+        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(chance, top, axis=1), axis=1, kind="stable"), 1)
+        value, top = np.take_along_axis(chance, top, axis=1), np.take_along_axis(target, top, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             score.append(np.where(value > 0, np.log(value) - weight * log_target[top], -np.inf))
         best.append(np.where(value > 0, top, -1))
     return np.concatenate(best)[kind_of], np.concatenate(score)[kind_of]
+
+
+def heaviest_of_rows(matrix: Float[np.ndarray, "n m"], k: int) -> sparse.csr_array:
+    """The k greatest values of every row that are not 0."""
+    k = min(k, matrix.shape[1])
+    top = np.sort(np.argpartition(-matrix, k - 1, axis=1)[:, :k], axis=1)
+    value = np.take_along_axis(matrix, top, axis=1)
+    kept = sparse.csr_array((value.ravel(), top.ravel(), np.arange(0, value.size + 1, k)), shape=matrix.shape)
+    kept.eliminate_zeros()
+    return kept
 
 
 def word_by_word(
@@ -76,13 +88,15 @@ def word_by_word(
     model: NgramModel,
     weight: float,
     rng: np.random.Generator | None = None,
+    k: int = CANDIDATES,
 ) -> Corpus:
-    """The corpus in the target language, one item a position, chosen with a language model of the target.
+    """The corpus in the target language, one item a position, chosen with a language model of the target from its k
+    likeliest.
 
     The likeliest translation; with `rng` one drawn, by perturbing every candidate and maximising (Papandreou & Yuille
     2011, "Perturb-and-MAP random fields"): each target comes about as often as it is meant.
     """
-    best, score = candidates_of(corpus, coupling, weight=weight)
+    best, score = candidates_of(corpus, coupling, k, weight)
     if rng is not None:
         score = score + rng.gumbel(size=score.shape)
     cuts = corpus.segments[1:-1]
