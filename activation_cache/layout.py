@@ -118,7 +118,7 @@ class CooccurrenceEntry:
 
     def n_apart(self, d_sae: int, n_saes: int) -> int:
         """How many latents of an SAE of this width fit, each with each at every lag, in float32."""
-        cells = (self.megabytes << 20) // (4 * n_saes * len(self.lags))
+        cells = max(self.megabytes << 20, 0) // (4 * n_saes * len(self.lags))
         return min(d_sae, math.isqrt(cells) - 1)
 
 

@@ -144,14 +144,14 @@ class ActivationCache:
     def __init__(self, path: str | os.PathLike | Place):
         self.path = place(path)
         self.manifest: Manifest = read_manifest(self.path)
-        files = list(map(layout.shard_file, range(self.manifest.n_shards)))
+        n_shards = self.manifest.n_shards
+        files = [*map(layout.shard_file, range(n_shards)), *self.manifest.summary_files]
         if is_url(self.path):
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                self._sidecars = list(pool.map(self._sidecar, files))
+                sidecars = list(pool.map(self._sidecar, files))
         else:
-            self._sidecars = [self._sidecar(file) for file in files]
-        for file in self.manifest.summary_files:
-            self._sidecar(file)
+            sidecars = [self._sidecar(file) for file in files]
+        self._sidecars = sidecars[:n_shards]
         if sum(sidecar.n_tokens for sidecar in self._sidecars) != self.manifest.n_tokens:
             raise UserError(f"the shards of {self.path} do not add up to its {self.manifest.n_tokens:,} tokens: "
                             "its files were altered, record it again with --overwrite")

@@ -139,6 +139,7 @@ def test_co_occurrence_of_every_sae_is_that_of_its_latents(model, tmp_path, smal
     (dict(cooccurrence=CooccurrenceEntry(lags=(0, 1))), "1 or higher"),
     (dict(cooccurrence=CooccurrenceEntry(lags=(2, 2))), "each once"),
     (dict(cooccurrence=CooccurrenceEntry(lags=(9, 24))), "at most 9 positions hold no two that are 9 apart"),
+    (dict(cooccurrence=CooccurrenceEntry(megabytes=-5)), "give more --cooccurrence-mb"),
     (dict(cooccurrence=CooccurrenceEntry(megabytes=0)), "0 MiB are room for the co-occurrence of 0 latents"),
 ])
 def test_co_occurrence_that_cannot_be_is_refused(model, sae_folder, options, says):
