@@ -88,9 +88,14 @@ def bijective(transitions: Float[np.ndarray, "states states"], rng: np.random.Ge
 def draw_rows(
     cumulative: Float[np.ndarray, "rows options"], rows: Int[np.ndarray, "n"], rng: np.random.Generator
 ) -> Int[np.ndarray, "n"]:
-    """One option for every given row of cumulative probabilities."""
-    drawn = (cumulative[rows] < rng.random(len(rows))[:, None]).sum(axis=1)
-    return np.minimum(drawn, cumulative.shape[1] - 1)
+    """One option for every given row of cumulative probabilities, by bisection."""
+    told = rng.random(len(rows))
+    low, high = np.zeros(len(rows), np.int64), np.full(len(rows), cumulative.shape[1] - 1)
+    for _ in range(cumulative.shape[1].bit_length()):
+        middle = (low + high) // 2
+        beyond = cumulative[rows, middle] < told
+        low, high = np.where(beyond, np.minimum(middle + 1, high), low), np.where(beyond, high, middle)
+    return low
 
 
 def sample(
