@@ -23,8 +23,9 @@ STEPS, TOLERANCE, SHARPNESS = 150, 1e-3, 3
 LEAST = 0.03
 "Share of the information at unseen lags below which nothing is believed, whatever the surrogates do."
 
-MORE_STARTS = 3
-"Starts of each fit, of the surrogates' too, where the first alone did not convince: it may have been a bad one."
+FIRST_LOOK, MORE_STARTS = 256, 3
+"""Items that are looked at first, from one start. Where that does not convince, `null_core` items are looked at and
+each fit, of the surrogates too, has so many starts: one may have been bad."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,14 @@ def judge(
         raise UserError(
             f"a verdict needs two lags or more, and lags is {config.lags}: add one, or set null_surrogates 0"
         )
-    cipher, plain = shrink(cipher, config.null_core), shrink(plain, config.null_core)
-    for starts in (1, MORE_STARTS):
-        found = trial(cipher, plain, config, generator, starts)
+    for size, starts in ((min(FIRST_LOOK, config.null_core), 1), (config.null_core, MORE_STARTS)):
+        sides = shrink(cipher, size), shrink(plain, size)
+        found = trial(*sides, config, generator, starts)
         null = []
         for number in range(config.null_surrogates):
             if progress is not None:
                 progress("null", number + 1, config.null_surrogates)
-            null.append(trial(cipher, backwards(plain), config, generator, starts))
+            null.append(trial(sides[0], backwards(sides[1]), config, generator, starts))
         floor = max(0.0, *(surrogate.score for surrogate in null))
         asked = max(config.margin * found.learnt, LEAST)
         threshold = floor + asked

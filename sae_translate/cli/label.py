@@ -37,7 +37,7 @@ def run(
     text_unit: Annotated[str, typer.Option(help="What unpaired labels are made of: token, word, or auto.")] = "auto",
     tokens: Annotated[int | None, typer.Option(help="How many tokens to cache. Default: all there are, up to "
                                                "1,000,000.")] = None,
-    vocabulary: Annotated[int, typer.Option(help="How many of the text's most frequent items may be labels.")] = 1000,
+    vocabulary: Annotated[int, typer.Option(help="How many of the text's most frequent items may be labels.")] = 2000,
     min_confidence: Annotated[float, typer.Option(help="Below this confidence an unpaired label abstains.")] = 0.3,
     out: Annotated[Path | None, typer.Option(help="Folder of the labels. Default: labels/MODEL-SAE.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits, the decipherment and the floors.")] = 0,

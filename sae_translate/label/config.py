@@ -9,7 +9,7 @@ from sae_translate.align.decipher import DecipherConfig
 class LabelConfig:
     """What `label_latents` may be told; every default suits a first run."""
 
-    vocabulary: int = 1000
+    vocabulary: int = 2000
     "Text items (most frequent first) that unpaired labels are made of."
     text_unit: str = "auto"
     "What the text's items are: token (of the model's tokenizer), word, or auto."
