@@ -146,7 +146,7 @@ WAYS: dict[str, Callable[[Mapped], torch.Tensor]] = {
     "refitted on what both directions give": partial(refitted, both_ways, 1),
     "the rotation alone": rotated,
     "rotation and reweighted map, CSLS added": partial(sum_of, (rotated, partial(csls_of, 10))),
-    "with ranks of frequency": lambda it: with_ranks(csls_scores(it.a, it.b), VectorsConfig.rank_weight),
+    "with the ranks of frequency": lambda it: with_ranks(csls_scores(it.a, it.b), VectorsConfig.rank_weight),
     "with what 10 neighbours lead to": partial(of_neighbours, 10),
     "with what 30 neighbours lead to": partial(of_neighbours, 30),
     "RCSLS, 10 steps": partial(relaxed, 10),

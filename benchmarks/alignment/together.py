@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=3000, help="words a side")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0, help="where some seeds have been run before")
     parser.add_argument("--text", choices=["contexts", "decipherment"], default="contexts", help="how text is read")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "together")
     given = parser.parse_args()
@@ -124,7 +125,7 @@ def main() -> None:
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": [], "runs": []}
     result |= {"n": given.n, "torch": torch.__version__}
     result["commands"].append(" ".join(["OMP_NUM_THREADS=1 python benchmarks/alignment/together.py", *sys.argv[1:]]))
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         kept = [row for row in result["runs"] if (row["seed"], row["text"]) != (seed, given.text)]
         result["runs"] = [*kept, measured(given.n, seed, given.text)]
         path.write_text(json.dumps(result, indent=1), encoding="utf-8")
