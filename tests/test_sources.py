@@ -8,7 +8,7 @@ from activation_cache.layout import CooccurrenceEntry
 from activation_cache.models import load_model
 from activation_cache.plan import RecordingConfig, plan_recording
 from activation_cache.record import record
-from sae_translate.align.recorded import recorded_pairs
+from sae_translate.align.recorded import Part, recorded_pairs
 from sae_translate.align.statistics import fold, lagged_cooccurrence, share_positions
 from sae_translate.cli.align import read
 
@@ -29,11 +29,11 @@ def caches(tmp_path_factory):
 
 def test_the_pairs_recorded_of_all_latents_are_those_of_the_language_that_is_read(caches):
     corpus = read(str(caches / "with"), 4000, False, None, 0).corpus
-    items = np.arange(corpus.matrix.shape[1])[:9]
-    folded = fold(share_positions(corpus.matrix), items, True)
+    items = np.arange(9)
+    part = Part(items, True, fold(share_positions(corpus.matrix), items, True))
     for lag in (1, 4):
-        counted = lagged_cooccurrence(folded, folded, corpus.segments, lag).toarray()
-        np.testing.assert_allclose(recorded_pairs(corpus, items, True, lag), counted, rtol=1e-4, atol=1e-5)
+        counted = lagged_cooccurrence(part.shared, part.shared, corpus.segments, lag).toarray()
+        np.testing.assert_allclose(recorded_pairs(corpus, part, part, lag), counted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cache, n", [("without", 4000), ("with", 10)])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from activation_cache.errors import UserError
 from sae_translate.align.emission import TINY, mutual_information
-from sae_translate.align.statistics import fold, lagged_counts, share_positions
+from sae_translate.align.recorded import Part, lagged_pairs
+from sae_translate.align.statistics import fold, share_positions
 from sae_translate.languages.language import Language
 
 SMOOTHING_STEPS = 50
@@ -97,13 +98,13 @@ def core_of(language: Language, size: int, config: DecipherConfig) -> Core:
     enough, counts = heaviest(language, shared, config.min_count)
     items = enough[:size]
     other = bool(language.corpus.n_positions - counts[items].sum() > config.min_count)
-    folded = fold(shared, items, other)
-    joint = torch.stack([_joint(folded, language, lag, config) for lag in config.lags])
+    part = Part(items, other, fold(shared, items, other))
+    joint = torch.stack([_joint(part, language, lag, config) for lag in config.lags])
     lengths = np.diff(language.corpus.segments)
     single = np.diff(language.corpus.matrix.indptr).max() <= 1
     n_pairs = tuple(float(np.maximum(lengths - lag, 0).sum()) * single for lag in config.lags)
-    local = _local(folded, language, joint, config)
-    return Core(items, other, folded, joint, len(enough) - len(items), n_pairs, local)
+    local = _local(part, language, joint, config)
+    return Core(items, other, part.shared, joint, len(enough) - len(items), n_pairs, local)
 
 
 def heaviest(
@@ -122,9 +123,9 @@ def heaviest(
     return enough[np.argsort(-counts[enough], kind="stable")], counts
 
 
-def _joint(folded: sparse.csr_array, language: Language, lag: int, config: DecipherConfig) -> Float[Tensor, "n n"]:
+def _joint(part: Part, language: Language, lag: int, config: DecipherConfig) -> Float[Tensor, "n n"]:
     """Joint probability of two items this lag apart."""
-    pairs = lagged_counts(folded, folded, language.corpus.segments, lag)
+    pairs = lagged_pairs(language.corpus, part, part, lag)
     if pairs.sum() <= 0:
         raise UserError(
             f"too little text to decipher: no segment of {language.name} is longer than {lag} positions, so "
@@ -134,13 +135,13 @@ def _joint(folded: sparse.csr_array, language: Language, lag: int, config: Decip
 
 
 def _local(
-    folded: sparse.csr_array, language: Language, joint: Float[Tensor, "lags n n"], config: DecipherConfig
+    part: Part, language: Language, joint: Float[Tensor, "lags n n"], config: DecipherConfig
 ) -> tuple[float, ...]:
     """1 - I(far lag) / I(lag), the largest scaled to 1; ones where no lag is local or no text long enough."""
     alike = (1.0,) * len(joint)
     if not config.far_lag or np.diff(language.corpus.segments).max() <= config.far_lag:
         return alike
-    topic = mutual_information(_joint(folded, language, config.far_lag, config)[None])
+    topic = mutual_information(_joint(part, language, config.far_lag, config)[None])
     shares = np.array([max(0.0, 1 - topic / max(mutual_information(lag[None]), TINY)) for lag in joint])
     return tuple((shares / shares.max()).tolist()) if shares.max() > 0 else alike
 

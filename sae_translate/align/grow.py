@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sae_translate.align.core import Core, DecipherConfig, emission_of, gathering
 from sae_translate.align.emission import FLOOR, NOTHING, TINY
+from sae_translate.align.recorded import Part, lagged_pairs
 from sae_translate.align.statistics import fold, lagged_cooccurrence, lagged_counts, share_positions
 from sae_translate.languages.language import Language
 
@@ -141,10 +142,8 @@ def grow(
 
     begun = told(cipher, plain, emission, frequency, np.searchsorted(words, plain.items))
     known = dict(zip(np.searchsorted(items, cipher.items).tolist(), begun, strict=True))
-    seen = [
-        lagged_counts(sparse.csr_array(shared_source[:, items]), cipher.shared, source.corpus.segments, lag)
-        for lag in lags
-    ]
+    every, core = Part(items, False, fold(shared_source, items, False)), Part(cipher.items, cipher.other, cipher.shared)
+    seen = [lagged_pairs(source.corpus, every, core, lag) for lag in lags]
     spoken = [lagged_counts(named, plain.shared, target.corpus.segments, lag) for lag in lags]
     dense = explained(seen, spoken, emission, known, share, frequency, config, progress)
     coupling = np.zeros((len(source.items), len(target.items)), np.float32)
