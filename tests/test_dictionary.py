@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sae_translate.align.alignment import Alignment, NullVerdict
+from sae_translate.align.decipher import DecipherConfig
 from sae_translate.languages.hmm import bijective, joint_symbols, random_transitions, sample, symbol_language
 from sae_translate.languages.text import corpus_of
 from sae_translate.translate.dictionary import Dictionary, in_context, read_dictionary
@@ -59,6 +60,8 @@ def test_context_settles_what_the_dictionary_alone_has_wrong(cipher):
     given = Alignment(languages[0].items, languages[1].items, wrong, 0.9, np.full(SIZE, 0.3, np.float32), verdict)
     found = in_context(given, *languages)
     assert given(np.array([0]))[0] == other and (found(np.arange(SIZE)) == key).all()
-    assert found.coupling.sum() == pytest.approx(1, abs=1e-5) and found.confidence.min() > 0.5
+    assert found.coupling.sum() == pytest.approx(1, abs=1e-5) and found.confidence.min() > 0.4
+    held = languages[0].counts
+    assert (found.confidence <= held / (held + DecipherConfig().min_count) + 1e-6).all(), "sure of what was hardly seen"
     doubted = in_context(replace(given, verdict=replace(verdict, believed=False)), *languages)
     assert (doubted.confidence == given.confidence).all()

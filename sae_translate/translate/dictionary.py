@@ -76,7 +76,8 @@ def in_context(
     What co-occurrence left open for an item alone, its neighbours settle. Part of the source is read first, what was
     read is brought back to what co-occurrence bears out (`align.decipher.settle`), as a language model left to itself
     hears what it likes, and more is read by that. The confidence of a source item is at least its sharpened share of
-    the best target. An alignment that is not believed comes back as it is.
+    the best target, less where it was seen `config.min_count` times or not much more. An alignment that is not believed
+    comes back as it is.
     """
     if alignment.verdict is not None and not alignment.verdict.believed:
         return alignment
@@ -85,8 +86,9 @@ def in_context(
     first = _reread(alignment, _at_most(FIRST, source.corpus, rng), model, weight)
     second = _reread(settle(first, source, target, config), _at_most(SECOND, source.corpus, rng), model, weight)
     share = conditional(second.coupling) ** SHARPNESS
-    firm = conditional(share).max(axis=1).astype(np.float32)
-    return replace(second, confidence=np.maximum(alignment.confidence, firm))
+    held = np.bincount(source.corpus.matrix.indices, minlength=len(source.items))
+    firm = conditional(share).max(axis=1) * held / (held + config.min_count)
+    return replace(second, confidence=np.maximum(alignment.confidence, firm).astype(np.float32))
 
 
 def _at_most(positions: int, corpus: Corpus, rng: np.random.Generator) -> Corpus:
