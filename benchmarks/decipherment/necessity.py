@@ -75,7 +75,7 @@ def measured(seed: int, source: Language, target: Language, gold: Gold) -> list[
         took = time.process_time() - began
         rows.append(row_of(name, seed, found, gold, fit.steps, took))
         if not change:
-            read = in_context(found, source, target)
+            read = in_context(found, source, target, config).alignment
             rows.insert(0, row_of("whole", seed, read, gold, fit.steps, time.process_time() - began))
     return rows
 
