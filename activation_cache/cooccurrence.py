@@ -26,10 +26,12 @@ def share_positions(matrix: sparse.csr_array) -> sparse.csr_array:
     return shared
 
 
-def positions_apart(lengths: Int[np.ndarray, "segments"], lag: int) -> Int[np.ndarray, "early"]:
-    """The positions that another one of their segment follows so many positions later, segments one after the other."""
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    return np.flatnonzero(np.arange(len(ends)) + lag < ends)
+def followers(segments: Int[np.ndarray, "boundaries"], lag: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Every position that has another `lag` later (earlier where it is negative) in its segment, and that other."""
+    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
+    step = abs(lag)
+    early = np.flatnonzero(segment[: len(segment) - step] == segment[step:]) if step < len(segment) else np.arange(0)
+    return (early, early + step) if lag >= 0 else (early + step, early)
 
 
 def by_scipy(table: Float[np.ndarray, "n m"], before: sparse.csr_array, after: sparse.csr_array) -> None:
@@ -83,10 +85,11 @@ class CooccurrenceCounter:
         folded = self._folded(shared)
         self.counts += folded.sum(axis=0, dtype=np.float64)
         add = PRODUCTS[torch.backends.mkl.is_available()]
+        bounds = np.append(0, np.cumsum(context_lengths))
         for table, lag in zip(self.tables, self.lags, strict=True):
-            early = positions_apart(context_lengths, lag)
+            early, late = followers(bounds, lag)
             if len(early):
-                add(table, folded[early].T.tocsr(), folded[early + lag])
+                add(table, folded[early].T.tocsr(), folded[late])
 
     def _meet(self, held: Float[np.ndarray, "d_sae"]) -> None:
         """Give the heaviest latents that are met for the first time the places that are left."""

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
+from activation_cache.cooccurrence import followers, share_positions
 from sae_translate.languages.language import Corpus
 
 LEAST_PAIRS = 500_000
@@ -23,15 +24,6 @@ class Statistics:
     "For every lag, [item, item'] = weight of item followed by item' that many positions later, in one segment."
     n_positions: int
     lags: tuple[int, ...]
-
-
-def share_positions(matrix: sparse.csr_array) -> sparse.csr_array:
-    """Every position's weights divided by their sum, so that a position counts once however many items it holds."""
-    total = np.asarray(matrix.sum(axis=1)).ravel()
-    scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
-    shared = matrix.astype(np.float32, copy=True)
-    shared.data *= np.repeat(scale, np.diff(shared.indptr)).astype(np.float32)
-    return shared
 
 
 def fold(matrix: sparse.csr_array, keep: Int[np.ndarray, "kept"], other: bool) -> sparse.csr_array:
@@ -54,14 +46,6 @@ def padded(matrix: sparse.csr_array, least: int = 1) -> tuple[Int[np.ndarray, "n
     columns, values = np.zeros(shape, np.int64), np.zeros(shape, matrix.dtype)
     columns[row, place], values[row, place] = matrix.indices, matrix.data
     return columns, values
-
-
-def followers(segments: Int[np.ndarray, "boundaries"], lag: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Every position that has another `lag` later (earlier where it is negative) in its segment, and that other."""
-    segment = np.repeat(np.arange(len(segments) - 1), np.diff(segments))
-    step = abs(lag)
-    early = np.flatnonzero(segment[: len(segment) - step] == segment[step:]) if step < len(segment) else np.arange(0)
-    return (early, early + step) if lag >= 0 else (early + step, early)
 
 
 def lagged_counts(
