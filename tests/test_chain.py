@@ -18,7 +18,7 @@ from sae_translate.cli.demo import MODEL, SAE
 from sae_translate.demo.stories import generate_documents
 from sae_translate.label.config import LabelConfig
 from sae_translate.label.evidence import Passage, count_features
-from sae_translate.label.latents import directions_and_lens, gather, latents_side
+from sae_translate.label.latents import directions_and_lens, gather, latents_side, unpaired
 from sae_translate.label.predicates import Predicate
 from sae_translate.label.scores import score_predicate
 from sae_translate.label.splits import passage_of, split_documents
@@ -97,16 +97,28 @@ def test_scores_are_those_of_the_predicate_run_on_documents_that_no_method_saw(c
 
 
 def test_the_unpaired_method_never_sees_which_token_a_latent_fired_on(cache):
-    """Tokens of the latents' documents replaced by noise change nothing that it reads."""
-    generator = np.random.default_rng(0)
-    latents = cache.latents()
-    passage = Passage(
-        cache.tokens.astype(np.int64), cache.context_offsets, cache.document_ids.astype(np.int64), latents, 1280
+    """Tokens of the latents' documents dealt to other positions change none of its claims."""
+
+    class Noise(ActivationCache):
+        @property
+        def tokens(self):
+            tokens = super().tokens.copy()
+            segments, documents = self.context_offsets.astype(np.int64), self.document_ids.astype(np.int64)
+            split = split_documents(documents, np.diff(segments), QUICK.seed)
+            rows = np.repeat(np.isin(documents, split["latents"]), np.diff(segments))
+            tokens[rows] = np.random.default_rng(0).permutation(tokens[rows])
+            return tokens
+
+    seen, blind = (
+        gather(one, one.sae_entry(), None, QUICK, lambda stage: None) for one in (cache, Noise(cache.path))
     )
-    noise = replace(passage, tokens=generator.integers(0, 1280, len(passage.tokens)))
-    seen, unseen = (latents_side(p, "token", [""] * 1280) for p in (passage, noise))
-    assert isinstance(seen, Language) and (seen.corpus.matrix != unseen.corpus.matrix).nnz == 0
-    assert seen.items == unseen.items
+    assert (seen.passages["latents"].tokens != blind.passages["latents"].tokens).mean() > 0.5
+    claims = [[(a.kind, a.predicate and a.predicate.keys) for a in unpaired(one)] for one in (seen, blind)]
+    assert claims[0] == claims[1]
+    kinds = {kind for kind, _ in claims[0]}
+    assert kinds > {"token"}, "no latent is said to fire after a token or at the end of two"
+    sides = [latents_side(one.passages["latents"], "token", one.surfaces) for one in (seen, blind)]
+    assert isinstance(sides[0], Language) and (sides[0].corpus.matrix != sides[1].corpus.matrix).nnz == 0
 
 
 def test_latents_dealt_to_other_positions_make_the_method_abstain(cache, labels):
@@ -117,7 +129,8 @@ def test_latents_dealt_to_other_positions_make_the_method_abstain(cache, labels)
             matrix = super().latents(sae)
             return sparse.csr_array(matrix[np.random.default_rng(0).permutation(matrix.shape[0])])
 
-    broken = sae_translate.label_latents(Shuffled(cache.path), config=CONFIG)
+    quick = replace(CONFIG, decipherment=DecipherConfig(null_core=200))
+    broken = sae_translate.label_latents(Shuffled(cache.path), config=quick)
     rows = by_method(broken)
     assert not broken.summary["decipherment"]["believed"]
     assert rows["unpaired"]["answered"] == 0 and rows["unpaired"]["chosen"] == 0
@@ -168,7 +181,7 @@ def test_a_foreign_text_that_is_no_language_is_read_straight_and_withheld(cache)
     words = [text.split() for text in islice(generate_documents("de", None, 1_000_003), 1500)]
     dealt = iter(generator.permutation([word for document in words for word in document]).tolist())
     shuffled = [" ".join(next(dealt) for _ in document) for document in words]
-    quick = replace(CONFIG, decipherment=DecipherConfig(iterations=30))
+    quick = replace(CONFIG, decipherment=DecipherConfig(iterations=30, null_core=200))
     labels = sae_translate.label_latents(cache, text=shuffled, config=quick)
     verdict = labels.summary["decipherment"]
     assert not verdict["believed"] and verdict["method"] == "decipher"

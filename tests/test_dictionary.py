@@ -58,10 +58,10 @@ def test_context_settles_what_the_dictionary_alone_has_wrong(cipher):
     wrong[0] = wrong[0].sum() * (0.45 * np.eye(SIZE)[key[0]] + 0.55 * np.eye(SIZE)[other])
     verdict = NullVerdict(0.9, (0.1,), 0.2, True, "")
     given = Alignment(languages[0].items, languages[1].items, wrong, 0.9, np.full(SIZE, 0.3, np.float32), verdict)
-    found = in_context(given, *languages)
+    found = in_context(given, *languages).alignment
     assert given(np.array([0]))[0] == other and (found(np.arange(SIZE)) == key).all()
     assert found.coupling.sum() == pytest.approx(1, abs=1e-5) and found.confidence.min() > 0.4
     held = languages[0].counts
     assert (found.confidence <= held / (held + DecipherConfig().min_count) + 1e-6).all(), "sure of what was hardly seen"
-    doubted = in_context(replace(given, verdict=replace(verdict, believed=False)), *languages)
+    doubted = in_context(replace(given, verdict=replace(verdict, believed=False)), *languages).alignment
     assert (doubted.confidence == given.confidence).all()

@@ -19,7 +19,7 @@ from sae_translate.label.methods import (
 )
 from sae_translate.label.predicates import KINDS, Predicate, shifted
 from sae_translate.label.scores import bootstrap_interval, score_of_counts, score_predicate
-from sae_translate.label.splits import SHARES, split_documents
+from sae_translate.label.splits import SHARES, dealt, split_documents
 
 V = 12
 NAMES = [f"w{i}" for i in range(V)]
@@ -109,6 +109,9 @@ def test_nothing_crosses_the_end_of_a_segment():
     assert shifted(tokens, segments, -1).tolist() == [-1, 1, -1, 3]
     assert shifted(tokens, segments, +1).tolist() == [2, -1, 4, -1]
     assert KINDS["ngram"](tokens, segments, 10).tolist() == [-1, 12, -1, 34]
+    unread = np.array([1, 2, 3, -1])
+    assert KINDS["ngram"](unread, segments, 10).tolist() == [-1, 12, -1, -1]
+    assert KINDS["previous_token"](np.array([-1, 2, 3, 4]), segments, 10).tolist() == [-1, -1, -1, 3]
 
 
 def test_a_predicate_survives_its_json():
@@ -214,6 +217,16 @@ def test_no_document_is_in_two_splits_and_every_split_has_its_share():
         assert lengths[np.isin(documents, split[name])].sum() / lengths.sum() == pytest.approx(share, abs=0.05)
     again = split_documents(documents, lengths, seed=1)
     assert all((again[name] == split[name]).all() for name in SHARES)
+
+
+def test_every_fourth_document_is_dealt_apart(passages):
+    whole = passages[0]
+    kept, apart = dealt(whole)
+    both = np.concatenate([np.unique(kept.documents), np.unique(apart.documents)])
+    assert sorted(both.tolist()) == np.unique(whole.documents).tolist()
+    assert len(np.unique(apart.documents)) == len(np.unique(whole.documents)) // 4
+    assert len(kept.tokens) + len(apart.tokens) == len(whole.tokens)
+    assert kept.latents.nnz + apart.latents.nnz == whole.latents.nnz
 
 
 def test_too_few_documents_is_a_user_error():

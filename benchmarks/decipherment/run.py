@@ -143,7 +143,7 @@ def measure(name: str, source: Language, target: Language, gold: Gold, config: D
     cpu, wall = time.process_time(), time.perf_counter()
     alone = decipher(source, target, config)
     verdict = alone.verdict
-    alignment = in_context(alone, source, target, config)
+    alignment = in_context(alone, source, target, config).alignment
     row = {
         "case": name, "seed": config.seed, "source_positions": source.corpus.n_positions,
         "target_positions": target.corpus.n_positions, "explained_information": alignment.objective,

@@ -91,7 +91,8 @@ def worth_seeing(labels: "Labels", n: int = 3) -> list[str]:
     ranked = readable.assign(rank=readable["confidence"] + readable["f1"].fillna(0.0))
     ranked = ranked.sort_values(["rank", "density"], ascending=[False, True]).drop_duplicates("label")
     words = ranked["label"].str.count(", ") + 1
-    several = ranked[words >= 2].assign(words=words).sort_values("words", ascending=False, kind="stable").head(1)
+    several = ranked[words >= 2].head(10).assign(words=words)
+    several = several.sort_values("words", ascending=False, kind="stable").head(1)
     known = set(several["label"].str.split(", ").sum() if len(several) else ())
     single = ranked[(words == 1) & ~ranked["label"].isin(known)].head(n - len(several))
     paired = by_method["paired"].set_index("latent")["label"]

@@ -34,17 +34,18 @@ from sae_translate.label.methods import (
     logit_lens_answers,
     paired_answers,
     random_answers,
+    trusted,
     unpaired_answers,
 )
 from sae_translate.label.scores import NOT_SCORED, score_predicate
-from sae_translate.label.splits import passage_of, split_documents
+from sae_translate.label.splits import dealt, passage_of, split_documents
 from sae_translate.label.tables import choose_answers, gold_keys, method_summary, rows_of
 from sae_translate.label.text_side import TextSide, own_text, shown, text_side, word_passage
 from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language, merge_positions
 from sae_translate.languages.text import keep_items, most_frequent
 from sae_translate.languages.tokens import token_names, token_surfaces, word_starts
-from sae_translate.translate.dictionary import in_context
+from sae_translate.translate.dictionary import Reading, in_context
 
 
 def latents_side(passage: Passage, kind: str, surfaces: list[str]) -> Language:
@@ -108,6 +109,8 @@ class Material:
     items: Int[np.ndarray, "items"]
     "Items of the text language that unpaired labels are made of."
     alignment: Alignment
+    told: Passage | None
+    "The latents' documents as the unpaired method read them in the cache's tokens; None where it did not."
     own_explains: float | None
     "What the cache's own text explains of the latents, where another text was read straight and judged."
     fit: dict[str, FeatureCounts]
@@ -127,10 +130,22 @@ class Material:
 
 
 def unpaired(material: Material) -> list[Answer]:
-    """Latents of one set of documents deciphered into the text of another; pairs are never looked at."""
+    """Latents of one set of documents deciphered into the text of another; pairs are never looked at.
+
+    Where the latents' documents were read in context, a latent's claim is found in what was read, as the paired method
+    finds it in the text; otherwise in the dictionary alone.
+    """
     side, source, alignment = material.side, material.source.corpus, material.alignment
     firing = np.bincount(source.matrix.indices, minlength=len(material.live)) / source.n_positions
     frequency = side.language.counts[material.items] / side.language.corpus.n_positions
+    if material.told is not None:
+        found, checked = dealt(material.told)
+        answers = paired_answers(
+            *({kind: count_features(part, kind) for kind in PAIRED_KINDS} for part in (found, checked)),
+            material.names,
+            material.surfaces,
+        )
+        return trusted(answers, alignment.confidence, material.config.min_confidence)
     return unpaired_answers(
         alignment.coupling,
         alignment.confidence,
@@ -188,7 +203,7 @@ def translated(
     foreign: bool,
     config: LabelConfig,
     say: Callable[[str], None],
-) -> tuple[Alignment, float | None]:
+) -> tuple[Reading, float | None]:
     """The latents in the target's items, and what the cache's own text, if another was given, explains of them.
 
     Into another language the way leads through the cache's own text, as latents speak of its words and only words
@@ -198,14 +213,24 @@ def translated(
     spoken = None if own is None else keep_items(own, most_frequent(own, config.vocabulary))
     if foreign and spoken is not None:
         say(f"deciphering {len(source.items):,} latents into the dataset's own words, and those into the text's")
-        first = in_context(decipher(source, spoken, knobs), source, spoken, knobs)
+        first = in_context(decipher(source, spoken, knobs), source, spoken, knobs).alignment
         second = align_contexts(spoken, target, ContextsConfig(seed=config.seed, device=knobs.device))
         whole = through(first, second)
         if whole.verdict is not None and whole.verdict.believed:
-            return whole, None
+            return Reading(whole, None, np.empty(0, np.int64)), None
     say(f"deciphering {len(source.items):,} latents from lagged co-occurrence")
-    alignment = in_context(decipher(source, target, knobs), source, target, knobs)
-    return alignment, None if spoken is None or alignment.verdict is None else explained_by(source, spoken, knobs)
+    reading = in_context(decipher(source, target, knobs), source, target, knobs)
+    judged = spoken is not None and reading.alignment.verdict is not None
+    return reading, explained_by(source, spoken, knobs) if judged else None
+
+
+def told_passage(reading: Reading, keys: Int[np.ndarray, "items"], vocabulary: int) -> Passage | None:
+    """What was read, as a passage of tokens: item i stands for token `keys[i]`."""
+    if reading.corpus is None:
+        return None
+    corpus = reading.corpus
+    tokens = np.where(reading.items >= 0, keys[reading.items], -1)
+    return Passage(tokens, corpus.segments, corpus.documents, corpus.matrix, vocabulary)
 
 
 def gather(
@@ -242,7 +267,8 @@ def gather(
     source = latents_side(passages["latents"], side.kind, surfaces)
     items = most_frequent(side.language, config.vocabulary)
     own = None if text is None else own_text(passages["text"], side.kind, surfaces, names)
-    alignment, own_explains = translated(source, keep_items(side.language, items), own, side.foreign, config, say)
+    reading, own_explains = translated(source, keep_items(side.language, items), own, side.foreign, config, say)
+    told = told_passage(reading, side.keys[items], len(surfaces)) if side.kind == "token" else None
 
     say("counting what each latent fires on")
     kinds = tuple(dict.fromkeys((*PAIRED_KINDS, *LENS_KINDS)))
@@ -252,8 +278,8 @@ def gather(
     say("reading the model's unembedding and the SAE's decoder")
     directions, promoted, missing = directions_and_lens(cache, entry, live, plan)
     return Material(
-        config, live, surfaces, names, sparse.csr_array(latents[:, live]), passages, side, source, items, alignment,
-        own_explains, fit, check, score, directions, promoted, missing,
+        config, live, surfaces, names, sparse.csr_array(latents[:, live]), passages, side, source, items,
+        reading.alignment, told, own_explains, fit, check, score, directions, promoted, missing,
     )  # fmt: skip
 
 

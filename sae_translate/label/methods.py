@@ -170,6 +170,16 @@ def paired_answers(
     return answers
 
 
+def trusted(
+    answers: Sequence[Answer], confidence: Float[np.ndarray, "live"], min_confidence: float
+) -> list[Answer]:
+    """The answers with a confidence that was found otherwise; those of too little abstain."""
+    return [
+        replace(answer, confidence=float(sure), abstained=bool(answer.predicate is None or sure < min_confidence))
+        for answer, sure in zip(answers, confidence, strict=True)
+    ]
+
+
 def logit_lens_answers(
     top_tokens: Int[np.ndarray, "live k"],
     top_scores: Float[np.ndarray, "live k"],

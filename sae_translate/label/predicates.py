@@ -33,7 +33,7 @@ def next_token(tokens, segments, vocabulary):
 
 def ending_bigram(tokens, segments, vocabulary):
     before = shifted(tokens, segments, -1).astype(np.int64)
-    return np.where(before >= 0, before * vocabulary + tokens, -1)
+    return np.where((before >= 0) & (tokens >= 0), before * vocabulary + tokens, -1)
 
 
 KINDS = {

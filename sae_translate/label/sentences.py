@@ -82,7 +82,7 @@ def read_sentences(
     items = most_frequent(target, config.vocabulary)
     target = keep_items(target, items)
     knobs = replace(config.decipherment, seed=config.seed)
-    alignment = in_context(decipher(source, target, knobs), source, target, knobs)
+    alignment = in_context(decipher(source, target, knobs), source, target, knobs).alignment
 
     say("teaching a reader by what the dictionary tells")
     model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(items), 3)

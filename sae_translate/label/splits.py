@@ -60,3 +60,13 @@ def passage_of(
         sparse.csr_array(latents[rows]),
         vocabulary,
     )
+
+
+def dealt(passage: Passage, every: int = 4) -> tuple[Passage, Passage]:
+    """The passage without every so-manieth document, and these alone."""
+    _, number = np.unique(passage.documents, return_inverse=True)
+    apart = number % every == every - 1
+    parts = (np.unique(passage.documents[keep]) for keep in (~apart, apart))
+    mine = passage.tokens, passage.segments, passage.documents, passage.latents
+    first, second = (passage_of(*mine, part, passage.vocabulary) for part in parts)
+    return first, second

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sae_translate.align.alignment import Alignment, conditional
 from sae_translate.align.decipher import DecipherConfig, settle
@@ -62,6 +62,17 @@ def read_dictionary(
     return Dictionary((languages[0].items, languages[1].items), coupling, (models[0], models[1]), weight)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a language was read as, and the alignment counted from that."""
+
+    alignment: Alignment
+    corpus: Corpus | None
+    "What was read of the source; None where the alignment was not believed and nothing was read."
+    items: Int[np.ndarray, "n"]
+    "The target item that each of its positions was read as; -1 for none."
+
+
 def in_context(
     alignment: Alignment,
     source: Language,
@@ -69,9 +80,9 @@ def in_context(
     config: DecipherConfig = DecipherConfig(),
     order: int = 3,
     weight: float = 0.5,
-) -> Alignment:
-    """The alignment counted anew: the source is read in context by its dictionary and a language model of the target,
-    and every source item is then the targets that were read where it stands, weighted by its activation.
+) -> Reading:
+    """The source read in context by its dictionary and a language model of the target, and the alignment counted anew:
+    every source item is the targets that were read where it stands, weighted by its activation.
 
     What co-occurrence left open for an item alone, its neighbours settle. Part of the source is read first, what was
     read is brought back to what co-occurrence bears out (`align.decipher.settle`), as a language model left to itself
@@ -80,15 +91,16 @@ def in_context(
     comes back as it is.
     """
     if alignment.verdict is not None and not alignment.verdict.believed:
-        return alignment
+        return Reading(alignment, None, np.empty(0, np.int64))
     model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(target.items), order)
     rng = np.random.default_rng(config.seed)
-    first = _reread(alignment, _at_most(FIRST, source.corpus, rng), model, weight)
+    first = _reread(alignment, _at_most(FIRST, source.corpus, rng), model, weight).alignment
     second = _reread(settle(first, source, target, config), _at_most(SECOND, source.corpus, rng), model, weight)
-    share = conditional(second.coupling) ** SHARPNESS
+    share = conditional(second.alignment.coupling) ** SHARPNESS
     held = np.bincount(source.corpus.matrix.indices, minlength=len(source.items))
     firm = conditional(share).max(axis=1) * held / (held + config.min_count)
-    return replace(second, confidence=np.maximum(alignment.confidence, firm).astype(np.float32))
+    confidence = np.maximum(alignment.confidence, firm).astype(np.float32)
+    return replace(second, alignment=replace(second.alignment, confidence=confidence))
 
 
 def _at_most(positions: int, corpus: Corpus, rng: np.random.Generator) -> Corpus:
@@ -96,11 +108,11 @@ def _at_most(positions: int, corpus: Corpus, rng: np.random.Generator) -> Corpus
     return corpus if corpus.n_positions <= positions else part_of(corpus, positions, rng)
 
 
-def _reread(alignment: Alignment, part: Corpus, model: NgramModel, weight: float) -> Alignment:
-    """The coupling counted from one reading; items that nothing was read of keep what they had."""
+def _reread(alignment: Alignment, part: Corpus, model: NgramModel, weight: float) -> Reading:
+    """One reading, and the coupling counted from it; items that nothing was read of keep what they had."""
     read = heaviest_items(word_by_word(part, alignment.coupling.astype(np.float32), model, weight, k=CANDIDATES))
     joint = (part.matrix.T @ one_item_per_position(read, model.size)).toarray()
     joint = joint / max(float(joint.sum(dtype=np.float64)), 1e-30)
     unread = joint.sum(axis=1) == 0
     joint[unread] = alignment.coupling[unread]
-    return replace(alignment, coupling=joint / max(float(joint.sum(dtype=np.float64)), 1e-30))
+    return Reading(replace(alignment, coupling=joint / max(float(joint.sum(dtype=np.float64)), 1e-30)), part, read)
