@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,18 +67,15 @@ def deciphered(
     return made, fit
 
 
-def measured(seed: int, source: Language, target: Language, gold: Gold) -> list[dict]:
-    rows = []
+def measured(seed: int, source: Language, target: Language, gold: Gold) -> Iterator[dict]:
     for name, change in LEFT_OUT.items():
         began = time.process_time()
         config = replace(change.get("config", WHOLE), seed=seed)
         found, fit = deciphered(source, target, **(change | {"config": config}))
-        took = time.process_time() - began
-        rows.append(row_of(name, seed, found, gold, fit.steps, took))
+        yield row_of(name, seed, found, gold, fit.steps, time.process_time() - began)
         if not change:
             read = in_context(found, source, target, config).alignment
-            rows.insert(0, row_of("whole", seed, read, gold, fit.steps, time.process_time() - began))
-    return rows
+            yield row_of("whole, read in context", seed, read, gold, fit.steps, time.process_time() - began)
 
 
 def row_of(name: str, seed: int, found: Alignment, gold: Gold, steps: int, seconds: float) -> dict:
@@ -126,10 +124,11 @@ def main() -> None:
     command = " ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/necessity.py", *sys.argv[1:]])
     result = {"command": command, "torch": torch.__version__, "rows": []}
     for seed in range(given.seeds):
-        result["rows"] += measured(seed, halves(latents, seed)[0], halves(text, seed)[1], gold)
+        for row in measured(seed, halves(latents, seed)[0], halves(text, seed)[1], gold):
+            result["rows"].append(row)
+            print(json.dumps(row), flush=True)
         given.out.with_suffix(".json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         given.out.with_suffix(".md").write_text(page(result), encoding="utf-8")
-        print(page(result), flush=True)
 
 
 if __name__ == "__main__":
