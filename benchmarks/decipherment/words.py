@@ -46,6 +46,7 @@ from sae_translate.languages.text import (
     word_language,
 )
 from sae_translate.languages.tokens import token_surfaces, word_starts, word_texts
+from sae_translate.translate.dictionary import in_context
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -274,12 +275,12 @@ def latents(seed: int, size: int) -> list[dict]:
         return decipher(source, target, knobs)
 
     def by_tokens() -> Alignment:
-        named = decipher(source, between, knobs)
+        named = in_context(decipher(source, between, knobs), source, between, knobs).alignment
         whole = through(named, align_contexts(between, words_of(german, "German", TOP), ContextsConfig(seed=seed)))
         return replace(whole, coupling=whole.coupling[:, :size], target_items=whole.target_items[:size])
 
     return [report("English latents, German words", name, made, Task(source, target, gold), size, seed)
-            for name, made in (("decipher", straight), ("decipher, contexts", by_tokens))]  # fmt: skip
+            for name, made in (("decipher", straight), ("decipher, read in context, contexts", by_tokens))]  # fmt: skip
 
 
 def truth(seed: int, size: int) -> dict:
