@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from sae_translate.align.alignment import Alignment, NullVerdict
-from sae_translate.align.decipher import DecipherConfig
+from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.languages.hmm import bijective, joint_symbols, random_transitions, sample, symbol_language
+from sae_translate.languages.language import Corpus
 from sae_translate.languages.text import corpus_of
-from sae_translate.translate.dictionary import Dictionary, in_context, read_dictionary
+from sae_translate.translate.dictionary import Dictionary, decipher_and_read, in_context, read_dictionary
 from sae_translate.translate.lm import fit_ngrams
 from sae_translate.translate.translator import UNKNOWN_WORD
 
@@ -65,3 +67,19 @@ def test_context_settles_what_the_dictionary_alone_has_wrong(cipher):
     assert (found.confidence <= held / (held + DecipherConfig().min_count) + 1e-6).all(), "sure of what was hardly seen"
     doubted = in_context(replace(given, verdict=replace(verdict, believed=False)), *languages).alignment
     assert (doubted.confidence == given.confidence).all()
+
+
+def test_only_text_is_read_in_context():
+    """Sets of items have no order within a position, so no language model reads them."""
+    rng = np.random.default_rng(3)
+    chain = random_transitions(SIZE, rng)
+    one, other = (symbol_language(sample(bijective(chain, rng), 80, 30, rng)[1], SIZE, "cipher") for _ in range(2))
+    quick = DecipherConfig(null_surrogates=0, iterations=20)
+    reading = decipher_and_read(one, other, quick)
+    assert len(reading.items) == one.corpus.n_positions and reading.corpus is one.corpus
+    assert np.array_equal(np.unique(reading.items), np.unique(reading.items.clip(0, SIZE - 1)))
+    corpus = other.corpus
+    sets = Corpus(sparse.csr_array(corpus.matrix + 0.1 * corpus.matrix[::-1]), corpus.segments, corpus.documents)
+    unread = decipher_and_read(one, replace(other, corpus=sets), quick)
+    assert unread.corpus is None and len(unread.items) == 0
+    assert np.array_equal(unread.alignment.coupling, decipher(one, replace(other, corpus=sets), quick).coupling)

@@ -46,7 +46,7 @@ from sae_translate.languages.text import (
     word_language,
 )
 from sae_translate.languages.tokens import token_surfaces, word_starts, word_texts
-from sae_translate.translate.dictionary import in_context
+from sae_translate.translate.dictionary import decipher_and_read
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -275,7 +275,7 @@ def latents(seed: int, size: int) -> list[dict]:
         return decipher(source, target, knobs)
 
     def by_tokens() -> Alignment:
-        named = in_context(decipher(source, between, knobs), source, between, knobs).alignment
+        named = decipher_and_read(source, between, knobs).alignment
         whole = through(named, align_contexts(between, words_of(german, "German", TOP), ContextsConfig(seed=seed)))
         return replace(whole, coupling=whole.coupling[:, :size], target_items=whole.target_items[:size])
 

@@ -203,12 +203,13 @@ def from_text(
     from dataclasses import asdict
 
     from sae_translate.align.contexts import ContextsConfig, align_contexts
-    from sae_translate.align.decipher import DecipherConfig, decipher
+    from sae_translate.align.decipher import DecipherConfig
     from sae_translate.align.matching import MatchConfig
     from sae_translate.align.profiles import ProfilesConfig, match_profiles
     from sae_translate.align.together import TogetherConfig, align_together
     from sae_translate.align.vectors import VectorsConfig
     from sae_translate.cli import progress
+    from sae_translate.translate.dictionary import decipher_and_read
 
     if k > len(target.items):
         raise UserError(f"-k is {k} and {target.name} holds {len(target.items):,} items: give a smaller -k")
@@ -217,7 +218,8 @@ def from_text(
         told = progress.share(advance)
         alignment = choose({
             "contexts": lambda: align_contexts(source, target, by_contexts, told),
-            "decipher": lambda: decipher(source, target, DecipherConfig(seed=seed, device=device), told),
+            "decipher": lambda: decipher_and_read(
+                source, target, DecipherConfig(seed=seed, device=device), told).alignment,
             "profiles": lambda: match_profiles(
                 source, target, ProfilesConfig(match=MatchConfig(seed=seed), device=device)),
             "together": lambda: align_together(

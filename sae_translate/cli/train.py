@@ -146,14 +146,15 @@ def sinks_of(log: Path | None, tensorboard: Path | None) -> "list[Sink]":
 def align(source: "Language", target: "Language", words: bool, seed: int, device: str, quiet: bool) -> "Alignment":
     """The dictionary that training starts from, with its verdict: of words by contexts, of latents by decipherment."""
     from sae_translate.align.contexts import ContextsConfig, align_contexts
-    from sae_translate.align.decipher import DecipherConfig, decipher
+    from sae_translate.align.decipher import DecipherConfig
     from sae_translate.cli import progress
+    from sae_translate.translate.dictionary import decipher_and_read
 
     with progress.bar("aligning", 100, "%", quiet) as advance:
         told = progress.share(advance)
         if words:
             return align_contexts(source, target, ContextsConfig(seed=seed, device=device), told)
-        return decipher(source, target, DecipherConfig(seed=seed, device=device), told)
+        return decipher_and_read(source, target, DecipherConfig(seed=seed, device=device), told).alignment
 
 
 def verdict_of(alignment: "Alignment | None") -> bool | None:

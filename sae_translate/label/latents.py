@@ -19,7 +19,7 @@ from activation_cache.saes import load_sae
 from activation_cache.shards import ActivationCache
 from sae_translate.align.alignment import Alignment, through
 from sae_translate.align.contexts import ContextsConfig, align_contexts
-from sae_translate.align.decipher import decipher, explained_by
+from sae_translate.align.decipher import explained_by
 from sae_translate.label.config import LabelConfig
 from sae_translate.label.details import decoder_map, latents_table
 from sae_translate.label.evidence import FeatureCounts, Passage, count_features
@@ -45,7 +45,7 @@ from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language, merge_positions
 from sae_translate.languages.text import keep_items, most_frequent
 from sae_translate.languages.tokens import token_names, token_surfaces, word_starts
-from sae_translate.translate.dictionary import Reading, in_context
+from sae_translate.translate.dictionary import Reading, decipher_and_read
 
 
 def latents_side(passage: Passage, kind: str, surfaces: list[str]) -> Language:
@@ -213,13 +213,13 @@ def translated(
     spoken = None if own is None else keep_items(own, most_frequent(own, config.vocabulary))
     if foreign and spoken is not None:
         say(f"deciphering {len(source.items):,} latents into the dataset's own words, and those into the text's")
-        first = in_context(decipher(source, spoken, knobs), source, spoken, knobs).alignment
+        first = decipher_and_read(source, spoken, knobs).alignment
         second = align_contexts(spoken, target, ContextsConfig(seed=config.seed, device=knobs.device))
         whole = through(first, second)
         if whole.verdict is not None and whole.verdict.believed:
             return Reading(whole, None, np.empty(0, np.int64)), None
     say(f"deciphering {len(source.items):,} latents from lagged co-occurrence")
-    reading = in_context(decipher(source, target, knobs), source, target, knobs)
+    reading = decipher_and_read(source, target, knobs)
     judged = spoken is not None and reading.alignment.verdict is not None
     return reading, explained_by(source, spoken, knobs) if judged else None
 

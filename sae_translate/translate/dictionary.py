@@ -1,13 +1,13 @@
 """Dictionary: a translator without a network, which every network is to be set beside."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from sae_translate.align.alignment import Alignment, conditional
-from sae_translate.align.decipher import DecipherConfig, settle
+from sae_translate.align.decipher import DecipherConfig, decipher, settle
 from sae_translate.align.null import SHARPNESS
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import corpus_of, one_item_per_position
@@ -73,6 +73,22 @@ class Reading:
     "The target item that each of its positions was read as; -1 for none."
 
 
+def decipher_and_read(
+    source: Language,
+    target: Language,
+    config: DecipherConfig = DecipherConfig(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Reading:
+    """The source deciphered into the target, and read in context where the target is text, one item a position.
+
+    `progress` as of `decipher`. Raises as `decipher` does.
+    """
+    alignment = decipher(source, target, config, progress)
+    if np.diff(target.corpus.matrix.indptr).max(initial=0) > 1:
+        return Reading(alignment, None, np.empty(0, np.int64))
+    return in_context(alignment, source, target, config)
+
+
 def in_context(
     alignment: Alignment,
     source: Language,
@@ -110,9 +126,9 @@ def _at_most(positions: int, corpus: Corpus, rng: np.random.Generator) -> Corpus
 
 def _reread(alignment: Alignment, part: Corpus, model: NgramModel, weight: float) -> Reading:
     """One reading, and the coupling counted from it; items that nothing was read of keep what they had."""
-    read = heaviest_items(word_by_word(part, alignment.coupling.astype(np.float32), model, weight, k=CANDIDATES))
-    joint = (part.matrix.T @ one_item_per_position(read, model.size)).toarray()
+    items = heaviest_items(word_by_word(part, alignment.coupling.astype(np.float32), model, weight, k=CANDIDATES))
+    joint = (part.matrix.T @ one_item_per_position(items, model.size)).toarray()
     joint = joint / max(float(joint.sum(dtype=np.float64)), 1e-30)
     unread = joint.sum(axis=1) == 0
     joint[unread] = alignment.coupling[unread]
-    return Reading(replace(alignment, coupling=joint / max(float(joint.sum(dtype=np.float64)), 1e-30)), part, read)
+    return Reading(replace(alignment, coupling=joint / max(float(joint.sum(dtype=np.float64)), 1e-30)), part, items)
