@@ -102,12 +102,13 @@ def page(result: dict) -> str:
         lines.append(f"| {part} | {len(own)} | {told('p_at_1_clear')} | {told('p_at_1')} | "
                      f"{told('share_of_paired_mass')} | {told('explained_information')} | {told('steps', 0)} | "
                      f"{told('cpu_seconds', 1)} |")  # fmt: skip
-    return "\n".join([*lines, "", f"`{result['command']}`", ""])
+    return "\n".join([*lines, "", *(f"`{command}`  " for command in result["commands"]), ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="where some seeds have been run before")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "decipherment_necessity")
     given = parser.parse_args()
     if not SHARED.is_dir():
@@ -121,13 +122,16 @@ def main() -> None:
     latents = Language("latents", tuple(map(str, range(matrix.shape[1]))), Corpus(matrix, offsets, owners))
     text = token_language("tokens", tokens, offsets, owners, names)
     gold = Gold(latents, text, np.arange(len(names)))
+    path = given.out.with_suffix(".json")
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": [], "rows": []}
     command = " ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/necessity.py", *sys.argv[1:]])
-    result = {"command": command, "torch": torch.__version__, "rows": []}
-    for seed in range(given.seeds):
+    result |= {"commands": [*result["commands"], command], "torch": torch.__version__}
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
+        result["rows"] = [row for row in result["rows"] if row["seed"] != seed]
         for row in measured(seed, halves(latents, seed)[0], halves(text, seed)[1], gold):
             result["rows"].append(row)
             print(json.dumps(row), flush=True)
-        given.out.with_suffix(".json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
         given.out.with_suffix(".md").write_text(page(result), encoding="utf-8")
 
 
