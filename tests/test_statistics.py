@@ -45,9 +45,10 @@ def test_a_negative_lag_is_the_transpose_of_the_positive_one():
     assert np.array_equal(ahead, behind.T)
 
 
-@pytest.mark.parametrize("pairs", [4, 500_000])
-def test_pairs_counted_densely_and_in_blocks_are_the_same_pairs(pairs, monkeypatch):
+@pytest.mark.parametrize(("pairs", "ragged"), [(4, np.inf), (500_000, np.inf), (500_000, 0)])
+def test_pairs_counted_densely_and_in_blocks_are_the_same_pairs(pairs, ragged, monkeypatch):
     monkeypatch.setattr("sae_translate.align.statistics.LEAST_PAIRS", pairs)
+    monkeypatch.setattr("sae_translate.align.statistics.RAGGED", ragged)
     rng = np.random.default_rng(0)
     held = np.where(rng.random((40, 7)) < 0.4, rng.random((40, 7)), 0).astype(np.float32)
     rows, columns = sparse.csr_array(held), sparse.csr_array(held[:, :3])

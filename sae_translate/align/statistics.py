@@ -10,8 +10,11 @@ from scipy import sparse
 from activation_cache.cooccurrence import followers, share_positions
 from sae_translate.languages.language import Corpus
 
-LEAST_PAIRS = 500_000
-"Pairs of items that are counted at once."
+LEAST_PAIRS, MOST_PAIRS = 500_000, 10_000_000
+"Pairs of items that are counted at once: as many as there are cells, within these."
+
+RAGGED = 3
+"So many times as many pairs as there are would be counted if all positions were filled up: they are not then."
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,24 @@ def lagged_counts(
     segments: Int[np.ndarray, "boundaries"],
     lag: int,
 ) -> Float[np.ndarray, "rows columns"]:
-    """`lagged_cooccurrence` as a dense array of double precision, counted pair by pair: several times faster."""
+    """`lagged_cooccurrence` as a dense array of double precision; counted pair by pair, several times faster, where
+    positions hold about as many items as each other."""
     first, second = followers(segments, lag)
     shape = rows.shape[1], columns.shape[1]
     counts = np.zeros(shape[0] * shape[1])
-    width = max(rows.nnz * columns.nnz // max(rows.shape[0], 1) ** 2, 1)
-    block = max(LEAST_PAIRS, len(counts)) // width + 1
-    for begin in range(0, len(first), block):
-        part = slice(begin, begin + block)
+    here, there = (np.diff(m.indptr)[at].astype(np.int64) for m, at in ((rows, first), (columns, second)))
+    held = np.maximum(here, there)
+    if (held**2).sum() > RAGGED * (here * there).sum():
+        return lagged_cooccurrence(rows.astype(np.float64), columns.astype(np.float64), segments, lag).toarray()
+    # positions that hold about as many items as each other are counted together, as all are filled up to the most
+    order = np.argsort(held, kind="stable")
+    pairs = np.cumsum(held[order] ** 2)
+    limit = max(LEAST_PAIRS, min(len(counts), MOST_PAIRS))
+    for part in np.split(order, np.searchsorted(pairs, np.arange(limit, pairs[-1] if len(pairs) else 0, limit))):
         row, weight = padded(rows[first[part]])
         column, other = padded(columns[second[part]])
-        pairs = (row[:, :, None] * shape[1] + column[:, None, :]).ravel()
-        counts += np.bincount(pairs, (weight[:, :, None] * other[:, None, :]).ravel(), len(counts))
+        cell = (row[:, :, None] * shape[1] + column[:, None, :]).ravel()
+        counts += np.bincount(cell, (weight[:, :, None] * other[:, None, :]).ravel(), len(counts))
     return counts.reshape(shape)
 
 
