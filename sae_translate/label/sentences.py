@@ -17,14 +17,13 @@ from scipy import sparse
 from activation_cache.errors import UserError
 from activation_cache.shards import ActivationCache
 from sae_translate.align.alignment import Alignment
-from sae_translate.align.decipher import DecipherConfig
+from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.label.evidence import Passage
 from sae_translate.label.splits import passage_of, split_documents
 from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import keep_items, most_frequent, token_language
 from sae_translate.languages.tokens import token_names, token_surfaces
-from sae_translate.translate.dictionary import decipher_and_read
 from sae_translate.translate.lm import fit_ngrams
 from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
 from sae_translate.translate.reader import ReaderConfig, teach_reader
@@ -82,7 +81,7 @@ def read_sentences(
     items = most_frequent(target, config.vocabulary)
     target = keep_items(target, items)
     knobs = replace(config.decipherment, seed=config.seed)
-    alignment = decipher_and_read(source, target, knobs).alignment
+    alignment = decipher(source, target, knobs)
 
     say("teaching a reader by what the dictionary tells")
     model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(items), 3)
