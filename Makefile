@@ -23,8 +23,9 @@ browser:
 	    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1; } || \
 	  echo "no chromedriver: the browser test will be skipped"
 
+# Two processes, a file of tests to each in turn: what a file sets up once is set up once.
 test: setup browser lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
