@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from steps import finished
 
 from activation_cache.errors import UserError
 from sae_translate.languages.text import corpus_of
@@ -114,11 +115,7 @@ def ngrams() -> NgramModel:
 def neural() -> NeuralModel:
     steps = fit_neural(corpus_of(TOLD, ("0", "1", "2")), BackboneConfig(d_model=16, depth=1, heads=2),
                        TrainingConfig(steps=40, batch_size=8, lr=1e-2, warmup=5))  # fmt: skip
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return finished(steps)[0]
 
 
 def ending(seed: int) -> Chain:

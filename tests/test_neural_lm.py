@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from steps import finished
 
 from activation_cache.errors import UserError
 from sae_translate.languages.hmm import beliefs, bijective, random_transitions, sample, stationary, symbol_language
@@ -15,16 +16,6 @@ TINY = BackboneConfig(d_model=32, depth=1, heads=1, dropout=0.0)
 BRIEF = TrainingConfig(steps=150, batch_size=32, lr=1e-2, warmup=10)
 
 
-def learnt(steps):
-    """The model, and the losses that led to it."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
-
-
 @pytest.fixture(scope="module")
 def chain():
     rng = np.random.default_rng(0)
@@ -34,7 +25,7 @@ def chain():
 def test_a_markov_chain_is_learnt_until_it_is_told_as_well_as_by_the_chain_itself(chain):
     rng = np.random.default_rng(1)
     text, test = (sample(chain, n, LENGTH, rng)[1] for n in (1000, 300))
-    model, _ = learnt(fit_neural(symbol_language(text, SIZE, "text").corpus, TINY, BRIEF))
+    model, _ = finished(fit_neural(symbol_language(text, SIZE, "text").corpus, TINY, BRIEF))
     found = float(model.score(batch_of(symbol_language(test, SIZE, "test").corpus, np.arange(300))).sum())
     truth, share = beliefs(chain, test).log_likelihood, stationary(chain.transitions)
     assert 1.1 * truth < found < truth  # it has to learn where a text ends, too
@@ -46,7 +37,7 @@ def test_the_same_seed_learns_the_same_and_leaves_the_generator_alone(chain):
     text = symbol_language(sample(chain, 50, LENGTH, np.random.default_rng(1))[1], SIZE, "text").corpus
     before = torch.random.get_rng_state()
     brief = TrainingConfig(steps=3, batch_size=4)
-    (first, losses), (second, again) = (learnt(fit_neural(text, BackboneConfig(d_model=16, depth=1), brief))
+    (first, losses), (second, again) = (finished(fit_neural(text, BackboneConfig(d_model=16, depth=1), brief))
                                         for _ in range(2))  # fmt: skip
     assert losses == again and torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from steps import finished
 from typer.testing import CliRunner
 
 from activation_cache.errors import UserError
@@ -35,15 +36,6 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TINY = LanguageModelConfig(vocabulary=400, d_model=32, n_layers=1, n_heads=2, tokens=40_000, batch_tokens=1024, lr=0.01)
 
 
-def finish(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
-
-
 @pytest.fixture(scope="module")
 def documents():
     return list(generate_documents("en", 150, seed=5))
@@ -57,7 +49,7 @@ def test_the_tokenizer_gives_every_text_back(documents):
 
 
 def test_training_lowers_the_loss_below_chance_also_on_stories_it_did_not_read(documents):
-    trained, steps = finish(train_language_model(documents, TINY))
+    trained, steps = finished(train_language_model(documents, TINY))
     assert steps[-1].n_tokens == steps[-1].total == TINY.tokens
     assert steps[-1].loss < steps[0].loss
     held_out = evaluate_language_model(trained, list(generate_documents("en", 20, seed=6)), TINY.context_size)
@@ -69,9 +61,9 @@ def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator_alo
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    first, _ = finish(train_language_model(documents, short))
+    first, _ = finished(train_language_model(documents, short))
     assert torch.equal(torch.rand(1), expected)
-    second, _ = finish(train_language_model(documents, short))
+    second, _ = finished(train_language_model(documents, short))
     assert all(torch.equal(a, b) for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True))
 
 

@@ -11,8 +11,9 @@ from multiprocessing import get_context
 import pytest
 import torch
 from safetensors.torch import load_file
+from steps import finished
 from test_cli_translate import SMALL, sae_translate
-from test_translator import CONFIG, EVERYTHING, alignment, chains, finished, languages  # noqa: F401  (fixtures)
+from test_translator import CONFIG, EVERYTHING, alignment, chains, languages  # noqa: F401  (fixtures)
 
 from activation_cache.errors import UserError
 from sae_translate.cli import train as command

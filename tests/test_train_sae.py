@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from steps import finished
 from tiny import LAYERS, WIDTH, documents, model_folder, neox
 from typer.testing import CliRunner
 
@@ -38,16 +39,6 @@ def planted(n_tokens: int = 20_000, d_in: int = 24, n_atoms: int = 32, seed: int
     return Activations(lambda: iter(x.split(3000)), n_tokens, d_in, {"model_name": "planted", "hook_name": HOOK})
 
 
-def finish(steps):
-    """What a training generator returns, and its steps."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
-
-
 def test_every_position_is_seen_once_an_epoch_but_for_an_incomplete_last_batch():
     x = torch.arange(1050.0)[:, None]
     activations = Activations(lambda: iter(x.split(90)), 1050, 1, {})
@@ -62,7 +53,7 @@ def test_every_position_is_seen_once_an_epoch_but_for_an_incomplete_last_batch()
 
 def test_planted_directions_are_found_and_the_scale_is_folded_in():
     activations = planted()
-    sae, steps = finish(train_sae(activations, SaeTrainingConfig(d_sae=48, k=2, epochs=8, batch_size=256, lr=3e-3)))
+    sae, steps = finished(train_sae(activations, SaeTrainingConfig(d_sae=48, k=2, epochs=8, batch_size=256, lr=3e-3)))
     figures = measure_sae(sae, activations)
     assert figures["explained_variance"] > 0.9
     assert figures["l0"] == pytest.approx(2, abs=0.05)
@@ -71,9 +62,9 @@ def test_planted_directions_are_found_and_the_scale_is_folded_in():
 
 def test_the_same_seed_trains_the_same_sae():
     config = SaeTrainingConfig(d_sae=16, k=2, batch_size=256, epochs=2, seed=3)
-    first, _ = finish(train_sae(planted(4000), config))
+    first, _ = finished(train_sae(planted(4000), config))
     torch.rand(5)
-    second, _ = finish(train_sae(planted(4000), config))
+    second, _ = finished(train_sae(planted(4000), config))
     assert torch.equal(first.W_dec, second.W_dec)
 
 
@@ -83,7 +74,7 @@ def test_every_architecture_of_the_table_trains_saves_and_loads(architecture, tm
     config = SaeTrainingConfig(
         d_sae=32, k=4, architecture=architecture, batch_size=256, sparsity=0.1, lr=3e-3, epochs=12
     )
-    sae, steps = finish(train_sae(activations, config))
+    sae, steps = finished(train_sae(activations, config))
     assert steps[-1].loss < steps[0].loss
     sae.save_inference_model(tmp_path / "sae")
     loaded = load_sae(tmp_path / "sae")

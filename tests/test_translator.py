@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from steps import finished
 
 from activation_cache.errors import UserError
 from sae_translate.align.alignment import Alignment
@@ -66,16 +67,6 @@ def test_text(chains) -> tuple[Language, np.ndarray]:
     symbols = sample(chains[0], 50, 20, np.random.default_rng(2))[1]
     key = chains[1].emissions.argmax(1)[chains[0].emissions.argmax(0)]
     return symbol_language(symbols, SIZE, "test"), key[symbols]
-
-
-def finished(steps):
-    """The translator, and the steps that led to it."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
 
 
 def accuracy(translator, test_text) -> float:

@@ -46,8 +46,8 @@ from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import one_item_per_position
 from sae_translate.languages.tokens import split_words, token_surfaces
-from sae_translate.translate.lm import NgramModel, fit_ngrams
-from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
+from sae_translate.translate.lm import NgramModel
+from sae_translate.translate.pseudo import heaviest_items, ngrams_of, word_by_word
 from sae_translate.translate.reader import Features, ReaderConfig, teach_reader
 from sae_translate.translate.writer import teach_writer
 
@@ -235,14 +235,10 @@ def read_with(reading: Reading, coupling: np.ndarray, told: np.ndarray | None, m
     return Read(figures, readers[-1](reading.features[0], source.segments, model), last)
 
 
-def trigrams(language: Language) -> NgramModel:
-    return fit_ngrams(texts_of(language.corpus, np.arange(len(language.corpus.documents))), len(language.items), 3)
-
-
 def measure_reading(reading: Reading, seed: int, control: bool) -> tuple[dict, Read, Read]:
     """Unpaired and paired figures of one source; with `control` also against tokens shuffled in their documents."""
     began = process_time()
-    model, config = trigrams(reading.target), ReaderConfig(seed=seed)
+    model, config = ngrams_of(reading.target.corpus), ReaderConfig(seed=seed)
     knobs = DecipherConfig(seed=seed, null_surrogates=0)
     alignment = decipher(reading.source, reading.target, knobs)
     unpaired = read_with(reading, alignment.coupling, None, model, config)
@@ -261,7 +257,8 @@ def measure_reading(reading: Reading, seed: int, control: bool) -> tuple[dict, R
     if control:
         mixed = replace(reading, target=shuffled(reading.target, seed))
         wrong = decipher(mixed.source, mixed.target, knobs).coupling
-        result["control, tokens shuffled"] = read_with(mixed, wrong, None, trigrams(mixed.target), config).figures
+        mixed_model = ngrams_of(mixed.target.corpus)
+        result["control, tokens shuffled"] = read_with(mixed, wrong, None, mixed_model, config).figures
     return result, unpaired, paired
 
 

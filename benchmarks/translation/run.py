@@ -69,9 +69,8 @@ from sae_translate.translate.config import (
 )
 from sae_translate.translate.decoding import DecodingConfig
 from sae_translate.translate.dictionary import read_dictionary
-from sae_translate.translate.lm import fit_ngrams
 from sae_translate.translate.neural_lm import BRIEF, fit_neural
-from sae_translate.translate.pseudo import heaviest_items, refine, texts_of, word_by_word
+from sae_translate.translate.pseudo import heaviest_items, ngrams_of, refine, word_by_word
 from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
 
@@ -354,9 +353,7 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     result |= text_word_by_word(test, cut, alignment.coupling, (0.5, 1.0))
     specs = spec_of(cut[0]), spec_of(cut[1])
     corpora = cut[0].corpus, cut[1].corpus
-    models = tuple(
-        fit_ngrams(texts_of(one.corpus, np.arange(len(one.corpus.documents))), len(one.items), 3) for one in cut
-    )
+    models = tuple(ngrams_of(one.corpus) for one in cut)
     refined = refine(alignment.coupling, corpora, specs, models, 0.5, arguments.refinements, seed)
     better = text_word_by_word(test, cut, refined, (0.5, 1.0))
     result |= {f"refined, {name}": value for name, value in better.items()}
@@ -443,7 +440,7 @@ def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
     began = process_time()
     config = DecipherConfig(seed=seed, null_surrogates=0, max_source_core=800, max_target_core=800)
     alignment = decipher(source, target, config)
-    model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), vocabulary, 3)
+    model = ngrams_of(target.corpus)
     together = share_positions(source.corpus.matrix).T @ text.select_documents(parts[0]).matrix
     result = {"seed": seed, "n_latents": len(live), "n_test": len(truth), "objective": alignment.objective,
               "align_cpu_seconds": process_time() - began,

@@ -101,6 +101,7 @@ def train_group(cells: "Sequence[Cell]", config: "AblationConfig"):
     """A row for every cell; all are of one pair, size and seed."""
     from time import process_time
 
+    from sae_translate.cli import progress
     from sae_translate.demo.pairs import build_pair
     from sae_translate.translate.ablation import translator_config
     from sae_translate.translate.dictionary import read_dictionary
@@ -112,13 +113,7 @@ def train_group(cells: "Sequence[Cell]", config: "AblationConfig"):
     dictionary = pair.score(read_dictionary(alignment.coupling, pair.trained))
     for cell in cells:
         began = process_time()
-        steps = train(*pair.trained, alignment, translator_config(cell, config))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                translator = end.value
-                break
+        translator = progress.returned(train(*pair.trained, alignment, translator_config(cell, config)))
         yield {
             "key": cell.key, "cell": asdict(cell), "score": pair.score(translator), "ceiling": pair.ceiling,
             "chance": pair.chance, "dictionary": dictionary, "criterion": translator.record["best"],

@@ -22,31 +22,23 @@ def sentences_of(text: str, lower: bool) -> list[list[str]]:
 
 def ngram(corpus: "Corpus", seed: int, device: str) -> "NgramModel":
     """Of the two words before."""
-    import numpy as np
+    from sae_translate.translate.pseudo import ngrams_of
 
-    from sae_translate.translate.lm import fit_ngrams
-    from sae_translate.translate.pseudo import texts_of
-
-    return fit_ngrams(texts_of(corpus, np.arange(len(corpus.documents))), corpus.matrix.shape[1])
+    return ngrams_of(corpus)
 
 
 def neural(corpus: "Corpus", seed: int, device: str) -> "NeuralModel":
     """Of all words before, by a small transformer."""
     from dataclasses import replace
+    from itertools import count
 
     from sae_translate.cli import progress
     from sae_translate.translate.neural_lm import BRIEF, fit_neural
 
     steps = fit_neural(corpus, training=replace(BRIEF, seed=seed, device=device))
     with progress.bar("language model", BRIEF.steps, "steps") as advance:
-        number = 0
-        while True:
-            try:
-                loss = next(steps)
-            except StopIteration as end:
-                return end.value
-            number += 1
-            advance(number, f"{loss:.2f} nats a word")
+        number = count(1)
+        return progress.returned(steps, lambda loss: advance(next(number), f"{loss:.2f} nats a word"))
 
 
 KINDS: "dict[str, Callable[[Corpus, int, str], LanguageModel]]" = {"ngram": ngram, "neural": neural}

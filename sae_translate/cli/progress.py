@@ -3,10 +3,12 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
 
 Advance = Callable[[int, str], None]
 "Called with how much is done and a few words about it."
+Step, Result = TypeVar("Step"), TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -19,6 +21,16 @@ def bar(what: str, total: int, unit: str, quiet: bool = False) -> Iterator[Advan
             yield advance
     else:
         yield _lines(what, total, unit)
+
+
+def returned(steps: Generator[Step, None, Result], each: Callable[[Step], None] = lambda step: None) -> Result:
+    """What a generator returns at its end, each of its steps shown on the way."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        each(step)
 
 
 def share(advance: Advance) -> Callable[[str, int, int], None]:

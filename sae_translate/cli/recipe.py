@@ -73,12 +73,7 @@ def watched(what: str, steps: "Generator[Any, None, Any]", quiet: bool = False) 
     first = next(steps)
     with progress.bar(f"training the {what}", first.total, "tokens", quiet) as advance:
         advance(first.n_tokens, f"loss {first.loss:.3f}")
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                return end.value
-            advance(step.n_tokens, f"loss {step.loss:.3f}")
+        return progress.returned(steps, lambda step: advance(step.n_tokens, f"loss {step.loss:.3f}"))
 
 
 def save_language_model(trained: Any, folder: Path, dtype: str = "float16") -> None:

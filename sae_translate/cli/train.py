@@ -174,18 +174,17 @@ def watched(
 
     first = next(steps)
     with progress.bar("training", first.total, "steps", quiet) as advance:
-        step = first
-        while True:
+
+        def seen(step: "Step") -> None:
             note = ", ".join(f"{name} {value:.2f}" for name, value in step.losses.items() if value)
             advance(step.number, note)
             if step.criterion is not None:
                 write_state(state_folder, step.state(), config)
                 for sink in sinks:
                     sink(step)
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                return end.value
+
+        seen(first)
+        return progress.returned(steps, seen)
 
 
 def write_state(folder: Path, state: "State", config: "TranslatorConfig") -> None:

@@ -24,8 +24,7 @@ from sae_translate.languages.language import Language
 from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import keep_items, most_frequent, token_language
 from sae_translate.languages.tokens import token_names, token_surfaces
-from sae_translate.translate.lm import fit_ngrams
-from sae_translate.translate.pseudo import heaviest_items, texts_of, word_by_word
+from sae_translate.translate.pseudo import heaviest_items, ngrams_of, word_by_word
 from sae_translate.translate.reader import ReaderConfig, teach_reader
 
 
@@ -84,7 +83,7 @@ def read_sentences(
     alignment = decipher(source, target, knobs)
 
     say("teaching a reader by what the dictionary tells")
-    model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(items), 3)
+    model = ngrams_of(target.corpus)
     coupling = alignment.coupling.astype(np.float32)
     told, looked_up = (
         heaviest_items(word_by_word(side.corpus, coupling, model, config.lm_weight)) for side in (source, test)

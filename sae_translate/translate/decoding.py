@@ -138,8 +138,7 @@ def fluency(model: LanguageModel, texts: Int[Tensor, "n u"], size: int) -> Float
     past = texts.cpu().numpy()
     past = np.where(past == size + BEGIN, model.begin, np.where(past < size, past, -1))[:, -(model.order - 1) :]
     items = np.append(np.arange(size), model.end)
-    context = np.repeat(past, len(items), axis=0)
-    found = model.log_probability(context, np.tile(items, len(past))).reshape(len(past), -1)
+    found = model.log_probability(past, np.tile(items, (len(past), 1)))
     scores = np.repeat(found.min(axis=1, keepdims=True), size + N_SIGNS, axis=1)
     scores[:, :size], scores[:, size + END] = found[:, :-1], found[:, -1]
     return torch.from_numpy(scores)

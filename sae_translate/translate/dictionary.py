@@ -11,8 +11,8 @@ from sae_translate.align.decipher import DecipherConfig, decipher, settle
 from sae_translate.align.null import SHARPNESS
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import corpus_of, one_item_per_position
-from sae_translate.translate.lm import NgramModel, fit_ngrams
-from sae_translate.translate.pseudo import heaviest_items, part_of, texts_of, word_by_word
+from sae_translate.translate.lm import NgramModel
+from sae_translate.translate.pseudo import heaviest_items, ngrams_of, part_of, word_by_word
 from sae_translate.translate.translator import UNKNOWN_WORD
 
 FIRST, SECOND = 200_000, 1_000_000
@@ -55,10 +55,7 @@ def read_dictionary(
     weight: float = 0.5,
 ) -> Dictionary:
     """The dictionary of a coupling, with language models of both languages' whole texts."""
-    models = [
-        fit_ngrams(texts_of(one.corpus, np.arange(len(one.corpus.documents))), len(one.items), order)
-        for one in languages
-    ]
+    models = [ngrams_of(one.corpus, order) for one in languages]
     return Dictionary((languages[0].items, languages[1].items), coupling, (models[0], models[1]), weight)
 
 
@@ -108,7 +105,7 @@ def in_context(
     """
     if alignment.verdict is not None and not alignment.verdict.believed:
         return Reading(alignment, None, np.empty(0, np.int64))
-    model = fit_ngrams(texts_of(target.corpus, np.arange(len(target.corpus.documents))), len(target.items), order)
+    model = ngrams_of(target.corpus, order)
     rng = np.random.default_rng(config.seed)
     first = _reread(alignment, _at_most(FIRST, source.corpus, rng), model, weight).alignment
     second = _reread(settle(first, source, target, config), _at_most(SECOND, source.corpus, rng), model, weight)

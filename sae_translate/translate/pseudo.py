@@ -9,7 +9,7 @@ from sae_translate.align.statistics import padded, share_positions
 from sae_translate.languages.language import Corpus
 from sae_translate.languages.text import one_item_per_position
 from sae_translate.translate.adapters import AdapterSpec
-from sae_translate.translate.lm import NgramModel, decode_positions
+from sae_translate.translate.lm import NgramModel, decode_positions, fit_ngrams
 
 CANDIDATES = 10
 "Targets of a position that are looked at."
@@ -38,6 +38,11 @@ def texts_of(corpus: Corpus, segments: Int[np.ndarray, "n"]) -> list[Int[np.ndar
     items = heaviest_items(corpus)
     found = (items[corpus.segments[i] : corpus.segments[i + 1]] for i in segments)
     return [text[text >= 0] for text in found]
+
+
+def ngrams_of(corpus: Corpus, order: int = 3) -> NgramModel:
+    """The language model of a whole text."""
+    return fit_ngrams(texts_of(corpus, np.arange(len(corpus.documents))), corpus.matrix.shape[1], order)
 
 
 def candidates_of(

@@ -391,6 +391,5 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 def bigram_matrix(model: NgramModel) -> Float[Tensor, "contexts items"]:
     """log P(item | context) for every item as context, and the beginning last."""
     contexts = np.append(np.arange(model.size), model.begin)
-    rows = np.repeat(contexts, model.size)[:, None]
-    found = model.log_probability(rows, np.tile(np.arange(model.size), len(contexts)))
-    return torch.from_numpy(found.reshape(len(contexts), model.size)).float()
+    found = model.log_probability(contexts[:, None], np.tile(np.arange(model.size), (len(contexts), 1)))
+    return torch.from_numpy(found).float()
