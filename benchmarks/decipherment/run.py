@@ -169,8 +169,9 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
     lines = [
         "| case | seeds | explained information | at unseen lags | backwards (null) | believed "
         "| P@1, precision > 0.7 | > 0.5 | > 0.3 | all live | > 0.5, answered "
-        "| share of paired mass | confidence | ECE | CPU s | peak GiB |",
-        "|" + "---|" * 16,
+        "| share of paired mass | confidence | ECE | CPU s | peak GiB "
+        "| not read in context: > 0.5 | all live | share of paired mass |",
+        "|" + "---|" * 19,
     ]
     for case in dict.fromkeys(row["case"] for row in rows):
         group = [row for row in rows if row["case"] == case]
@@ -188,6 +189,8 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
                 mean(lambda row: row["share_of_paired_mass"]), mean(lambda row: row["confidence"]["mean"]),
                 mean(lambda row: row["confidence"]["ece"]), mean(lambda row: row["cpu_seconds"]),
                 mean(lambda row: row["peak_gib"]) if all("peak_gib" in row for row in group) else "",
+                *(mean(lambda row, f=f: row["without_context"][f"precision>{f}"]["p_at_1"]) for f in ("0.5", "0")),
+                mean(lambda row: row["without_context"]["share_of_paired_mass"]),
             ]) + " |"
         )  # fmt: skip
     n = {f: rows[0][f"precision>{f}"]["n"] for f in ("0.7", "0.5", "0.3", "0")}
@@ -201,6 +204,12 @@ def table(rows: list[dict], settings: dict, command: str) -> str:
     )
     title = f"## {settings['model']}, {settings['hook_name']}, lags 1 to {max(settings['config']['lags'])}"
     return f"{title}\n\n{about}\n\n" + "\n".join(lines) + f"\n\n`{command}`\n"
+
+
+def page(runs: list[dict]) -> str:
+    """All runs that the report keeps, as Markdown."""
+    body = "\n".join(table(run["rows"], run["settings"], run["command"]) for run in runs)
+    return "# Decipherment of SAE latents without pairs\n\n" + __doc__.split("\n\n")[-1] + "\n" + body
 
 
 def main() -> None:
@@ -283,10 +292,7 @@ def main() -> None:
     kept["runs"].append({"command": command, "settings": settings, "rows": rows})
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(kept, indent=1) + "\n")
-    body = "\n".join(table(run["rows"], run["settings"], run["command"]) for run in kept["runs"])
-    args.out.with_suffix(".md").write_text(
-        "# Decipherment of SAE latents without pairs\n\n" + __doc__.split("\n\n")[-1] + "\n" + body
-    )
+    args.out.with_suffix(".md").write_text(page(kept["runs"]))
 
 
 if __name__ == "__main__":
