@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,18 @@ def latents_side(passage: Passage, kind: str, surfaces: list[str]) -> Language:
         return source
     starts = word_starts(passage.tokens, passage.segments, surfaces)
     return replace(source, corpus=merge_positions(source.corpus, starts))
+
+
+def cached_text(
+    cache: ActivationCache, tokenizer: Any
+) -> tuple[
+    Int[np.ndarray, "n"], Int[np.ndarray, "bounds"], Int[np.ndarray, "segments"], list[str], list[str]
+]:
+    """Tokens of a cache, bounds of its contexts and the document of each; what every token looks like and is called."""
+    tokens, segments = cache.tokens.astype(np.int64), cache.context_offsets.astype(np.int64)
+    surfaces = token_surfaces(tokenizer)
+    surfaces += [""] * max(0, int(tokens.max()) + 1 - len(surfaces))
+    return tokens, segments, cache.document_ids.astype(np.int64), surfaces, token_names(tokens, segments, surfaces)
 
 
 def directions_and_lens(
@@ -244,11 +257,7 @@ def gather(
     """Split the documents, decipher, count, and read the decoder: everything the methods draw on."""
     say("reading the cache")
     tokenizer = cache.tokenizer()
-    surfaces = token_surfaces(tokenizer)
-    tokens = cache.tokens.astype(np.int64)
-    surfaces += [""] * max(0, int(tokens.max()) + 1 - len(surfaces))
-    segments, documents = cache.context_offsets.astype(np.int64), cache.document_ids.astype(np.int64)
-    names = token_names(tokens, segments, surfaces)
+    tokens, segments, documents, surfaces, names = cached_text(cache, tokenizer)
     latents = cache.latents(entry.name)
     split = split_documents(documents, np.diff(segments), config.seed)
     whole = {

@@ -19,11 +19,9 @@ from activation_cache.shards import ActivationCache
 from sae_translate.align.alignment import Alignment
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.label.evidence import Passage
+from sae_translate.label.latents import cached_text, latents_side
 from sae_translate.label.splits import passage_of, split_documents
-from sae_translate.languages.language import Language
-from sae_translate.languages.latents import latent_language
 from sae_translate.languages.text import keep_items, most_frequent, token_language
-from sae_translate.languages.tokens import token_names, token_surfaces
 from sae_translate.translate.pseudo import heaviest_items, ngrams_of, word_by_word
 from sae_translate.translate.reader import ReaderConfig, teach_reader
 
@@ -75,7 +73,7 @@ def read_sentences(
     own, text, apart, surfaces, names = _dealt(cache, name, config)
 
     say(f"deciphering {own.latents.shape[1]:,} latents from lagged co-occurrence")
-    source, test = (_language_of(passage) for passage in (own, apart))
+    source, test = (latents_side(passage, "token", surfaces) for passage in (own, apart))
     target = token_language(text.tokens, text.segments, text.documents, names)
     items = most_frequent(target, config.vocabulary)
     target = keep_items(target, items)
@@ -111,10 +109,7 @@ def _dealt(
 ) -> tuple[Passage, Passage, Passage, list[str], list[str]]:
     """Documents whose latents, whose text, and neither of which is learnt from, over the latents that fire most; what
     every token looks like, and what it is called."""
-    tokens, segments = cache.tokens.astype(np.int64), cache.context_offsets.astype(np.int64)
-    documents = cache.document_ids.astype(np.int64)
-    surfaces = token_surfaces(cache.tokenizer())
-    surfaces += [""] * max(0, int(tokens.max()) + 1 - len(surfaces))
+    tokens, segments, documents, surfaces, names = cached_text(cache, cache.tokenizer())
     latents = cache.latents(sae)
     firing = np.bincount(latents.indices, minlength=latents.shape[1])
     live = np.sort(np.argsort(-firing, kind="stable")[: min(config.latents, int((firing > 0).sum()))])
@@ -126,12 +121,7 @@ def _dealt(
         passage_of(tokens, segments, documents, kept, split[part], len(surfaces))
         for part in ("latents", "text", "score")
     )
-    return own, text, apart, surfaces, token_names(tokens, segments, surfaces)
-
-
-def _language_of(passage: Passage) -> Language:
-    live = np.arange(passage.latents.shape[1])
-    return latent_language(passage.latents, passage.segments, passage.documents, live)
+    return own, text, apart, surfaces, names
 
 
 def judged(alignment: Alignment) -> dict:
