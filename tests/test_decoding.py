@@ -11,8 +11,9 @@ from steps import finished
 
 from activation_cache.errors import UserError
 from sae_translate.languages.text import corpus_of
+from sae_translate.translate.adapters import AdapterSpec
 from sae_translate.translate.batches import END, UNKNOWN, single
-from sae_translate.translate.config import BackboneConfig, TrainingConfig
+from sae_translate.translate.config import BackboneConfig, TrainingConfig, TranslatorConfig
 from sae_translate.translate.decoding import DecodingConfig, copy_unknown, fluency, translate_batch, whole_fluency
 from sae_translate.translate.lm import NgramModel, fit_ngrams
 from sae_translate.translate.network import Latent, Network
@@ -25,6 +26,7 @@ class Chain(Network):
     """Writes by a table: the score of the next item given the last one and the source's first item."""
 
     aligned = False
+    backbone = None
 
     def __init__(self, seed: int = 0):
         torch.nn.Module.__init__(self)
@@ -75,6 +77,21 @@ def test_a_beam_that_keeps_everything_finds_the_best_of_all_texts(seed):
         best = max(ends, key=lambda text: chain.log_probability(source, text))
         expected = best[:-1] if best[-1] == SIZE + END else best
         assert found == (expected or (SIZE + UNKNOWN,))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["xtransformers", "encoder_decoder"])
+def test_going_on_from_what_was_computed_writes_what_computing_all_anew_does(name):
+    torch.manual_seed(0)
+    specs = AdapterSpec("symbols", 9), AdapterSpec("symbols", 9)
+    network = Network(specs, TranslatorConfig(backbone=BackboneConfig(name, d_model=32, depth=2, heads=2))).eval()
+    mask = torch.arange(6) < torch.tensor([[6], [3], [1]])
+    latent = network.encode(0, single(torch.randint(9, (3, 6)), mask))
+    texts, past = torch.randint(9, (3, 8)), None
+    for length in range(1, 9):
+        before = single(texts[:, :length], torch.ones(3, length, dtype=torch.bool))
+        found, past = network.hidden_next(1, latent, before, past)
+        assert torch.allclose(found, network.hidden(1, latent, before)[:, -1], atol=1e-5)
 
 
 def test_a_beam_of_one_is_greedy():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sae_translate.translate.config import Schedule
+from sae_translate.translate.config import Schedule, TrainingConfig
 from sae_translate.translate.losses import critic_loss, divergence, fooling_loss, moment_distance, prior_cost
 
 
@@ -63,3 +63,11 @@ def test_a_schedule_is_level_straight_level():
     assert [weight(step) for step in (0, 10, 15, 20, 99)] == [1.0, 1.0, 2.0, 3.0, 3.0]
     assert Schedule(0.5, 0.5)(0) == 0.5 and [Schedule(0.0, 1.0, 7, 7)(step) for step in (6, 7)] == [0.0, 1.0]
     assert not Schedule().is_used
+
+
+def test_the_learning_rate_cools_down_to_nothing_and_before_that_is_as_without():
+    level, cooled = TrainingConfig(steps=100, warmup=10), TrainingConfig(steps=100, warmup=10, cooldown=40)
+    assert all(cooled.rate(step) == level.rate(step) for step in range(60))
+    assert cooled.rate(80) == pytest.approx(level.rate(80) / 2)
+    assert 0 < cooled.rate(99) < level.rate(99) / 30
+    assert cooled.rate(100) == 0

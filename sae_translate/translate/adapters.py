@@ -58,15 +58,14 @@ class Symbols(nn.Module):
 
     def scores(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n items"]:
         """A logit per item and sign; a blank and a beginning are never said."""
-        return hidden @ self.embedding.weight.T + self.bias + self.never
+        return functional.linear(hidden, self.embedding.weight, self.bias + self.never)
 
     def loss(self, hidden: Float[Tensor, "b t d"], batch: Batch) -> Float[Tensor, ""]:
         """Cross entropy (nats a position)."""
-        logits = self.scores(hidden).transpose(1, 2)
-        cost = functional.cross_entropy(
-            logits, batch.items[:, :, 0], reduction="none", label_smoothing=self.label_smoothing
+        there = batch.mask  # the classes lie last and positions that are padding are left out: half the time
+        return functional.cross_entropy(
+            self.scores(hidden[there]), batch.items[:, :, 0][there], label_smoothing=self.label_smoothing
         )
-        return positions_mean(cost, batch)
 
     def read(self, hidden: Float[Tensor, "b t d"], batch: Batch) -> Batch:
         """The likeliest item of every position of `batch`, whose mask alone is looked at."""

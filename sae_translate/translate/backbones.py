@@ -105,6 +105,17 @@ class XTransformers(nn.Module):
     ) -> Float[Tensor, "b u d"]:
         return self.decoder(previous + beside(memory, mask, previous.shape[1]), context=memory, context_mask=mask)
 
+    def decode_next(
+        self, last: Float[Tensor, "b 1 d"], memory: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], past: Any
+    ) -> tuple[Float[Tensor, "b 1 d"], Any]:
+        """What `decode` holds at the last place, and the keys and values of all places so far for the next call.
+
+        `past` is what the call before gave, None at the first.
+        """
+        length = 1 + (past.cache_length if past is not None else 0)
+        last = last + beside(memory, mask, length)[:, -1:]
+        return self.decoder(last, context=memory, context_mask=mask, cache=past, return_hiddens=True)
+
 
 def beside(memory: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], length: int) -> Float[Tensor, "b u d"]:
     """The memory at the first `length` places, zeros behind its end."""

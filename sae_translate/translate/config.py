@@ -95,6 +95,8 @@ class TrainingConfig:
     lr: float = 1e-3
     "Highest learning rate; it rises over `warmup` steps and then falls as the inverse square root of the step."
     warmup: int = 200
+    cooldown: int = 0
+    "Steps at the end over which it is brought down to 0 besides, in a straight line."
     clip: float = 1.0
     "Largest norm of the gradient."
     label_smoothing: float = 0.0
@@ -117,7 +119,8 @@ class TrainingConfig:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.lr * min((step + 1) / self.warmup, (self.warmup / (step + 1)) ** 0.5)
+        rest = min(1.0, (self.steps - step) / self.cooldown) if self.cooldown else 1.0
+        return self.lr * rest * min((step + 1) / self.warmup, (self.warmup / (step + 1)) ** 0.5)
 
 
 @dataclass(frozen=True)

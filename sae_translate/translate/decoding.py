@@ -73,8 +73,11 @@ def _step_by_step(
     size = network.adapters[side].size
     texts = torch.full((len(latent.mask), 1), size + BEGIN, device=latent.mask.device)
     ended = torch.zeros(len(texts), dtype=torch.bool, device=texts.device)
+    past = None
     for _ in range(most(latent, config)):
-        item = pick(next_scores(network, side, latent, texts))
+        before = single(texts, torch.ones_like(texts, dtype=torch.bool))
+        hidden, past = network.hidden_next(side, latent, before, past)
+        item = pick(network.adapters[side].scores(hidden))
         texts = torch.cat([texts, item.masked_fill(ended, size + END)[:, None]], dim=1)
         ended |= item == size + END
         if ended.all():

@@ -1,6 +1,7 @@
 """The network: adapters of two languages around one backbone. Only the decoder is told which language it speaks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,20 @@ class Network(nn.Module):
         else:
             previous = self.adapters[side].embed(before) + self.speaks[side]
         return self.backbone.decode(previous, latent.vectors, latent.mask)
+
+    def hidden_next(
+        self, side: int, latent: Latent, before: Batch, past: Any = None
+    ) -> tuple[Float[Tensor, "b d"], Any]:
+        """What `hidden` is at the last position of `before`, and what to give as `past` with one position more.
+
+        A backbone that can go on from what it has computed is not run over the earlier positions again.
+        """
+        go_on = getattr(self.backbone, "decode_next", None)
+        if go_on is None:
+            return self.hidden(side, latent, before)[:, -1], None
+        last = Batch(before.items[:, -1:], before.weights[:, -1:], before.mask[:, -1:])
+        found, past = go_on(self.adapters[side].embed(last) + self.speaks[side], latent.vectors, latent.mask, past)
+        return found[:, -1], past
 
     def loss(self, side: int, latent: Latent, truth: Batch) -> Float[Tensor, ""]:
         """What it costs to tell `truth` in this side's language."""
