@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import process_time
@@ -360,7 +361,32 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
     print(json.dumps(plain(result)), file=sys.stderr, flush=True)
     if not arguments.steps:
         return result
-    config = TranslatorConfig(
+    config = text_config(arguments, seed)
+    told: dict[str, Callable[[], tuple[Translator, list[Step]]]] = {
+        "network": lambda: finished(train(cut[0], cut[1], alignment, config)),
+        "the same network, supervised": lambda: supervised(pairs, cut, alignment, config),
+    }
+    wanted = {None: [0], "beside": [0, 1], "only": [1]}[arguments.supervised]
+    for name in [list(told)[i] for i in wanted]:
+        began = process_time()
+        translator, looked = told[name]()
+        result[name] = {"cpu_seconds": process_time() - began, "best_step": translator.record["best_step"],
+                        "steps": translator.record["step"]}  # fmt: skip
+        result[f"{name}, criterion"] = [[step.number, step.criterion.value] for step in looked]
+        for side, way in ((0, "forth"), (1, "back")):
+            result[f"{name}, {way}"] = bleu(translator.translate_words(test[side], side), test[1 - side])
+        if arguments.beam and name == "network":
+            result |= searched(translator, corpora, models, test, seed)
+    return result
+
+
+def text_config(arguments: argparse.Namespace, seed: int) -> TranslatorConfig:
+    """That of a file, or a brief training of a small network."""
+    if arguments.config:
+        config = read_config(TranslatorConfig, arguments.config)
+        budget = arguments.budget or config.training.budget
+        return replace(config, training=replace(config.training, seed=seed, budget=budget))
+    return TranslatorConfig(
         backbone=BackboneConfig(arguments.backbone, d_model=arguments.width, depth=arguments.depth, heads=4),
         losses=LossConfig(
             Schedule(1.0, 0.0, arguments.steps // 4, arguments.steps // 2),
@@ -372,20 +398,6 @@ def measure_text(arguments: argparse.Namespace, seed: int) -> dict:
                                 budget=arguments.budget),
         lm_weight=0.5, refinements=arguments.refinements,
     )  # fmt: skip
-    began = process_time()
-    translator, looked = finished(train(cut[0], cut[1], alignment, config))
-    result |= {"network_cpu_seconds": process_time() - began, "best_step": translator.record["best_step"],
-               "steps": translator.record["step"],
-               "criterion": [[step.number, step.criterion.value] for step in looked]}  # fmt: skip
-    translators = {"network": translator}
-    if arguments.supervised:
-        translators["the same network, supervised"] = supervised(pairs, cut, alignment, config)
-    for name, one in translators.items():
-        for side, way in ((0, "forth"), (1, "back")):
-            result[f"{name}, {way}"] = bleu(one.translate_words(test[side], side), test[1 - side])
-    if arguments.beam:
-        result |= searched(translator, corpora, models, test, seed)
-    return result
 
 
 def searched(translator: Translator, corpora, ngrams, test, seed: int) -> dict:
@@ -400,7 +412,7 @@ def searched(translator: Translator, corpora, ngrams, test, seed: int) -> dict:
     return found
 
 
-def supervised(pairs, languages, alignment: Alignment, config: TranslatorConfig) -> Translator:
+def supervised(pairs, languages, alignment: Alignment, config: TranslatorConfig) -> tuple[Translator, list[Step]]:
     """The ceiling: the same network from the same start, taught by the true translations of the same sentences, from
     which nothing is left out."""
     corpora = [[corpus_of(half[side], languages[side].items) for side in (0, 1)] for half in pairs]
@@ -408,7 +420,7 @@ def supervised(pairs, languages, alignment: Alignment, config: TranslatorConfig)
     losses = LossConfig(constant(1.0), Schedule(), Schedule())
     told_all = replace(config, losses=losses, noise=NoiseConfig(0.0, 0.0, 0.0))
     steps = train(*told, alignment, told_all, paired=(corpora[0][1], corpora[1][0]))
-    return finished(steps)[0]
+    return finished(steps)
 
 
 def most_likely(corpus: Corpus, coupling: np.ndarray) -> np.ndarray:
@@ -597,7 +609,8 @@ def main() -> None:
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--average", action="store_true", help="average over hidden Markov languages drawn by Gibbs")
     parser.add_argument("--ceilings", action="store_true", help="what more than the two texts would tell of them")
-    parser.add_argument("--supervised", action="store_true", help="train the same network on true pairs too")
+    parser.add_argument("--supervised", nargs="?", const="beside", choices=("beside", "only"),
+                        help="train the same network on true pairs too, or only that")  # fmt: skip
     parser.add_argument("--documents", type=int, default=None)
     parser.add_argument("--vocabulary", type=int, default=3000)
     parser.add_argument("--refinements", type=int, default=4)
@@ -610,6 +623,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--budget", type=float, default=0.0)
+    parser.add_argument("--config", type=Path, help="of `text`: a configuration as of sae-translate train")
     parser.add_argument("--beam", action="store_true", help="also translate by beam search with language models")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -621,7 +635,7 @@ def main() -> None:
         write_page()
         return
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    places = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    places = [Path(word).name if "/" in word and not word.startswith("configs/") else word for word in sys.argv[1:]]
     command = " ".join(["python benchmarks/translation/run.py", *places])
     results = []
     for seed in range(arguments.first, arguments.first + arguments.seeds):
