@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from steps import finished
 from tiny import LAYERS, WIDTH, documents, model_folder, neox
 from typer.testing import CliRunner
@@ -14,6 +16,8 @@ from activation_cache.record import record
 from activation_cache.saes import load_sae
 from activation_cache.shards import ActivationCache
 from sae_translate.cli.main import app
+from sae_translate.sae.start import restart_dead, start_at_data
+from sae_translate.sae.topk import ActiveTopKSAE
 from sae_translate.sae.train import (
     ARCHITECTURES,
     Activations,
@@ -60,8 +64,9 @@ def test_planted_directions_are_found_and_the_scale_is_folded_in():
     assert steps[-1].n_tokens == steps[-1].total and steps[-1].loss < steps[0].loss
 
 
-def test_the_same_seed_trains_the_same_sae():
-    config = SaeTrainingConfig(d_sae=16, k=2, batch_size=256, epochs=2, seed=3)
+@pytest.mark.parametrize("start", ["data", "random"])
+def test_the_same_seed_trains_the_same_sae(start):
+    config = SaeTrainingConfig(d_sae=16, k=2, batch_size=256, epochs=2, seed=3, start=start)
     first, _ = finished(train_sae(planted(4000), config))
     torch.rand(5)
     second, _ = finished(train_sae(planted(4000), config))
@@ -83,11 +88,82 @@ def test_every_architecture_of_the_table_trains_saves_and_loads(architecture, tm
     assert explained(x, loaded.sae.decode(loaded.encode(x))) > 0.3
 
 
+def random_sae(kind, d_in=24, d_sae=96, **settings):
+    """An SAE with rows of unlike lengths and biases of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sae = kind(TopKTrainingSAEConfig(d_in=d_in, d_sae=d_sae, k=4, **settings))
+        sae.W_dec.data = sae.W_dec.data * (1 + torch.rand(d_sae, 1))
+        sae.b_enc.data, sae.b_dec.data = torch.randn(d_sae) * 0.1, torch.randn(d_in)
+    return sae
+
+
+@pytest.mark.parametrize("settings", [{}, {"rescale_acts_by_decoder_norm": False}, {"apply_b_dec_to_input": False}])
+@pytest.mark.parametrize("n_dead", [0, 7, 40])
+def test_computing_with_active_latents_alone_changes_neither_loss_nor_gradient(n_dead, settings):
+    x = torch.randn(300, 24, generator=torch.Generator().manual_seed(1)) * 3
+    given = TrainStepInput(
+        sae_in=x, dead_neuron_mask=torch.arange(96) < n_dead, coefficients={}, n_training_steps=0, is_logging_step=False
+    )
+    whole, active = random_sae(TopKTrainingSAE, **settings), random_sae(ActiveTopKSAE, **settings)
+    expected, found = whole.training_forward_pass(given), active.training_forward_pass(given)
+    for name, loss in expected.losses.items():
+        assert torch.isclose(found.losses[name], loss, rtol=1e-5), name
+    assert torch.allclose(found.feature_acts.to_dense(), expected.feature_acts, atol=1e-5)
+    expected.loss.backward()
+    found.loss.backward()
+    for name, parameter in whole.named_parameters():
+        gradient = active.get_parameter(name).grad
+        assert torch.allclose(gradient, parameter.grad, rtol=1e-4, atol=1e-5 * parameter.grad.abs().max()), name
+
+
+def test_latents_that_start_at_activations_reconstruct_before_they_learn():
+    x = next(planted(3000).blocks())
+    sae = random_sae(ActiveTopKSAE, d_sae=512)
+    sae.b_enc.data.zero_()
+    sae.b_dec.data = x.mean(0)
+    before = explained(x, sae(x).detach())
+    start_at_data(sae, x - x.mean(0), torch.Generator().manual_seed(0))
+    assert before < 0.2 and explained(x, sae(x).detach()) > 0.6
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(512))
+
+
+def test_a_dead_latent_begins_again_where_the_loss_is_and_fires_there():
+    x = next(planted(3000).blocks())[:200]
+    sae = random_sae(ActiveTopKSAE)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3)
+    x[17] += 40 * torch.nn.functional.normalize(torch.arange(24.0) - 12, dim=0)
+    dead = torch.arange(96) == 5
+    sae.b_enc.data[5] = -1e6
+    given = TrainStepInput(sae_in=x, dead_neuron_mask=dead, coefficients={}, n_training_steps=0, is_logging_step=False)
+    output = sae.training_forward_pass(given)
+    output.loss.backward()
+    optimizer.step()
+    others = sae.W_dec[~dead].clone()
+    assert sae.encode(x)[:, 5].max() == 0
+    begun = restart_dead(sae, optimizer, dead, output, torch.Generator().manual_seed(0))
+    assert begun.tolist() == [5] and sae.encode(x)[:, 5].argmax() == 17
+    assert torch.equal(sae.W_dec[~dead], others)
+    assert not optimizer.state[sae.W_enc]["exp_avg"][:, 5].any() and not optimizer.state[sae.b_enc]["exp_avg"][5]
+
+
+def test_a_wide_sae_that_starts_at_the_data_leaves_fewer_dead_and_explains_more():
+    activations = planted(n_tokens=8000, n_atoms=200)
+    figures = {}
+    for start in ("data", "random"):
+        config = SaeTrainingConfig(d_sae=400, k=2, batch_size=256, epochs=6, start=start)
+        sae, _ = finished(train_sae(activations, config))
+        figures[start] = measure_sae(sae, activations)
+    assert figures["data"]["dead"] < figures["random"]["dead"] / 2
+    assert figures["data"]["explained_variance"] > figures["random"]["explained_variance"]
+
+
 def test_defaults_give_a_thousand_steps_and_a_rate_that_falls_with_the_width():
     small = settled(planted(2560), SaeTrainingConfig(d_sae=512, batch_size=256))
     assert small.epochs == 100 and small.lr == pytest.approx(0.005)
     assert settled(planted(2560), SaeTrainingConfig(d_sae=2048)).lr == pytest.approx(0.0025)
-    told = SaeTrainingConfig(d_sae=8, epochs=3, lr=0.1)
+    assert (small.start, settled(planted(2560), SaeTrainingConfig(d_sae=16 * 24 - 1)).start) == ("data", "random")
+    told = SaeTrainingConfig(d_sae=8, epochs=3, lr=0.1, start="random")
     assert settled(planted(2560), told) == told
 
 
@@ -104,6 +180,8 @@ def test_explained_variance_is_one_for_the_truth_and_zero_for_the_mean():
         (SaeTrainingConfig(d_sae=8, k=2, architecture="topkk"), "did you mean topk"),
         (SaeTrainingConfig(d_sae=8, k=2, batch_size=50_000), "fewer than one batch"),
         (SaeTrainingConfig(d_sae=0), "at least 1"),
+        (SaeTrainingConfig(d_sae=8, k=2, start="dta"), "did you mean data"),
+        (SaeTrainingConfig(d_sae=8, k=2, start="data", architecture="jumprelu"), "only topk starts at the data"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_it_starts(config, said):

@@ -32,6 +32,8 @@ def run(
     k: Annotated[int, typer.Option(help="Active latents a position, for topk and batchtopk.")] = 32,
     architecture: Annotated[str, typer.Option(help="topk, batchtopk, jumprelu or standard.")] = "topk",
     sparsity: Annotated[float, typer.Option(help="Weight of the sparsity loss, for jumprelu and standard.")] = 1.0,
+    start: Annotated[str | None, typer.Option(help="Where latents of topk begin: data or random. Default: data from 16 "
+                                              "latents a dimension on.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the tokens. Default: enough for 1,000 steps.")] = None,
     batch_size: Annotated[int, typer.Option(help="Positions in one step.")] = 1024,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate. "
@@ -81,7 +83,7 @@ def run(
         activations = plan_activations(plan_recording(chosen, generated_documents(dataset, seed)))
     training = SaeTrainingConfig(
         d_sae=d_sae or 8 * activations.d_in, k=k, architecture=architecture, epochs=epochs, batch_size=batch_size,
-        lr=lr, sparsity=sparsity, seed=seed,
+        lr=lr, sparsity=sparsity, start=start, seed=seed,
     )  # fmt: skip
     check_training(activations, training)
     training = settled(activations, training)

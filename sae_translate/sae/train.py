@@ -21,10 +21,16 @@ from activation_cache.errors import UserError, choose
 from activation_cache.plan import RecordingPlan
 from activation_cache.record import compute_shard
 from activation_cache.shards import ActivationCache
+from sae_translate.sae.start import STARTS, restart_dead
+from sae_translate.sae.topk import ActiveTopKSAE
 
 NORM_BATCHES = 16
 "Batches from which the mean and the scale of the activations are estimated before training."
 LEAST_STEPS = 1000
+WIDE = 16
+"Latents a dimension from which an SAE starts at the data."
+RESTARTS = 2 / 3
+"Share of the training in which dead latents begin again: until the learning rate falls."
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class SaeTrainingConfig:
     dead_window: float = 0.1
     """Share of the training after which a latent that has not fired is dead. TopK's auxiliary loss then teaches it what
     the others leave; the shorter, the fewer latents end up firing hardly ever."""
+    start: str | None = None
+    """Where the latents of a topk SAE begin. `random`: at random directions; the auxiliary loss teaches the dead.
+    `data`: at activations drawn at random, their mean taken off, to which the dead return; there is no auxiliary loss.
+    By default `data` from 16 latents a dimension on, where it leaves fewer dead, and `random` below."""
     buffer: int = 131_072
     "Positions that are mixed before they are cut into batches."
     seed: int = 0
@@ -95,7 +105,7 @@ class SaeStep:
 
 
 def _topk(config: SaeTrainingConfig, **common: Any) -> TopKTrainingSAEConfig:
-    return TopKTrainingSAEConfig(k=config.k, **common)
+    return TopKTrainingSAEConfig(k=config.k, aux_loss_coefficient=float(config.start != "data"), **common)
 
 
 def _batchtopk(config: SaeTrainingConfig, **common: Any) -> BatchTopKTrainingSAEConfig:
@@ -198,7 +208,9 @@ def settled(activations: Activations, config: SaeTrainingConfig) -> SaeTrainingC
     steps = max(1, activations.n_tokens // max(1, config.batch_size))
     epochs = -(-LEAST_STEPS // steps) if config.epochs is None else config.epochs
     lr = 0.005 * (512 / max(1, config.d_sae)) ** 0.5 if config.lr is None else config.lr
-    return replace(config, epochs=epochs, lr=lr)
+    wide = config.architecture == "topk" and config.d_sae >= WIDE * activations.d_in
+    start = ("data" if wide else "random") if config.start is None else config.start
+    return replace(config, epochs=epochs, lr=lr, start=start)
 
 
 def train_sae(
@@ -215,10 +227,9 @@ def train_sae(
     n_steps = (activations.n_tokens // config.batch_size) * config.epochs
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        sae = TrainingSAE.from_dict(
-            build(config, d_in=activations.d_in, d_sae=config.d_sae, device=device,
-                  normalize_activations="expected_average_only_in").to_dict()
-        )  # fmt: skip
+        settings = build(config, d_in=activations.d_in, d_sae=config.d_sae, device=device,
+                         normalize_activations="expected_average_only_in")  # fmt: skip
+        sae = ActiveTopKSAE(settings) if config.architecture == "topk" else TrainingSAE.from_dict(settings.to_dict())
     sae.cfg.metadata = _with_metadata(sae.cfg.metadata, activations.metadata)
     generator = torch.Generator().manual_seed(config.seed)
     batches = shuffled_batches(activations, config.batch_size, config.buffer, config.epochs, generator)
@@ -231,14 +242,21 @@ def train_sae(
         ),
         sae, batches,
     )  # fmt: skip
-    first = [next(batches).to(device) for _ in range(min(NORM_BATCHES, n_steps))]
-    mean_norm = torch.cat(first).norm(dim=1).mean().item()
-    trainer.activation_scaler.scaling_factor = activations.d_in**0.5 / max(mean_norm, 1e-9)
-    sae.b_dec.data = torch.cat(first).mean(0) * trainer.activation_scaler.scaling_factor
+    n_first = max(NORM_BATCHES, -(-config.d_sae // config.batch_size))
+    first = [next(batches).to(device) for _ in range(min(n_first, n_steps))]
+    joined = torch.cat(first)
+    trainer.activation_scaler.scaling_factor = activations.d_in**0.5 / max(joined.norm(dim=1).mean().item(), 1e-9)
+    sae.b_dec.data = joined.mean(0) * trainer.activation_scaler.scaling_factor
+    STARTS[config.start](sae, joined * trainer.activation_scaler.scaling_factor - sae.b_dec, generator)
+    for group in trainer.optimizer.param_groups:
+        group["fused"] = True
     for step in range(n_steps):
         trainer.maybe_reset_sparsity()
         output = trainer.step(first[step] if step < len(first) else next(batches))
         trainer.n_training_steps += 1
+        if config.start == "data" and step < RESTARTS * n_steps and not (step + 1) % trainer.cfg.dead_feature_window:
+            begun = restart_dead(sae, trainer.optimizer, trainer.dead_neurons, output, generator)
+            trainer.n_forward_passes_since_fired[begun] = 0
         if (step + 1) % max(1, n_steps // 100) == 0 or step + 1 == n_steps:
             yield SaeStep(
                 trainer.n_training_samples, n_steps * config.batch_size, output.loss.item(),
@@ -253,6 +271,9 @@ def check_training(activations: Activations, config: SaeTrainingConfig) -> None:
     """Raises UserError where this cannot be trained on these activations."""
     choose(ARCHITECTURES, config.architecture, "architecture")
     given = settled(activations, config)
+    choose(STARTS, given.start, "start")
+    if given.start == "data" and given.architecture != "topk":
+        raise UserError(f"only topk starts at the data: leave out --start, or --architecture {given.architecture}")
     if min(given.d_sae, given.k, given.epochs, given.batch_size) < 1 or given.lr <= 0:
         raise UserError("d_sae, k, epochs and batch_size must be at least 1, and lr above 0")
     if config.k > config.d_sae:
