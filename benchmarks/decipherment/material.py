@@ -47,13 +47,16 @@ class Model:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.folder, self.hook_name, self.context_size = folder, hook_name, context_size
+        self.name = folder.resolve().parent.name if folder.name == "model" else folder.name
+        "What is kept of it goes by this name."
         self.layer = int(hook_name.split(".")[1])
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.model.base_model.layers = self.model.base_model.layers[: self.layer + 1]
 
     def tokens(self, documents: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids, context offsets and the document of each context; no BOS among them."""
-        path = BENCH / f"tokens-{_key(self.folder.name, self.context_size, *documents)}.npz"
+        path = BENCH / f"tokens-{_key(self.name, self.context_size, *documents)}.npz"
         if path.exists():
             kept = np.load(path)
             return kept["ids"], kept["offsets"], kept["owners"]
@@ -73,12 +76,12 @@ class Model:
     @torch.inference_mode()
     def activations(self, tokens: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """The residual stream after the layer, one row per token; BOS is fed and dropped."""
-        path = BENCH / f"activations-{_key(self.folder.name, self.hook_name, tokens.tobytes())}.npy"
+        path = BENCH / f"activations-{_key(self.name, self.hook_name, tokens.tobytes())}.npy"
         if path.exists():
             return np.load(path)
         kept = []
-        layers = self.model.model.layers if hasattr(self.model, "model") else self.model.gpt_neox.layers
-        hook = layers[self.layer].register_forward_hook(
+        network = self.model.base_model
+        hook = network.layers[self.layer].register_forward_hook(
             lambda module, args, output: kept.append(output[0] if isinstance(output, tuple) else output)
         )
         out = np.empty((len(tokens), self.model.config.hidden_size), np.float32)
@@ -90,7 +93,7 @@ class Model:
             for row, context in enumerate(chunk):
                 piece = tokens[offsets[context] : offsets[context + 1]]
                 ids[row, 1 : len(piece) + 1] = piece
-            self.model(torch.from_numpy(ids))
+            network(torch.from_numpy(ids))
             states = kept.pop().numpy()
             for row, context in enumerate(chunk):
                 n = offsets[context + 1] - offsets[context]
@@ -159,7 +162,7 @@ def encode(sae: dict[str, torch.Tensor], x: np.ndarray, block: int = 20_000) -> 
 
 def sae_of(model: Model, x: np.ndarray, d_sae: int, k: int, steps: int, seed: int) -> dict[str, torch.Tensor]:
     """The SAE of these activations, trained once and kept."""
-    path = BENCH / f"sae-{_key(model.folder.name, model.hook_name, x.shape, d_sae, k, steps, seed)}.pt"
+    path = BENCH / f"sae-{_key(model.name, model.hook_name, x.shape, d_sae, k, steps, seed)}.pt"
     if not path.exists():
         BENCH.mkdir(exist_ok=True)
         torch.save(train_topk(x, d_sae, k, steps, seed), path)

@@ -1,6 +1,7 @@
 """Train an SAE of many latents on the English model of benchmarks/english/train.py, for decipherment at scale.
 
     OMP_NUM_THREADS=1 python benchmarks/decipherment/wide_sae.py --d-sae 4096
+    OMP_NUM_THREADS=1 python benchmarks/decipherment/wide_sae.py --english .bench/english_wide --d-sae 16384
     python benchmarks/decipherment/run.py --model .bench/english/model --sae .bench/english/sae-4096 --d-sae 4096 \
         --dataset .bench/english/read.json --hook-name blocks.1.hook_resid_post --vocabulary 4000 --seeds 1 \
         --control-seeds 0
@@ -10,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from material import BENCH, Model
@@ -22,13 +24,14 @@ BLOCK = 32_768
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--english", type=Path, default=BENCH / "english", help="folder of the model and its text")
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--epochs", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model = Model(BENCH / "english" / "model", HOOK)
-    documents = json.loads((BENCH / "english" / "read.json").read_text(encoding="utf-8"))
+    model = Model(given.english / "model", HOOK)
+    documents = json.loads((given.english / "read.json").read_text(encoding="utf-8"))
     tokens, offsets, _ = model.tokens(documents)
     x = torch.from_numpy(model.activations(tokens, offsets)[: given.tokens])
 
@@ -36,16 +39,16 @@ def main() -> None:
         yield from x.split(BLOCK)
 
     metadata = {
-        "model_name": "english/model", "model_class_name": "AutoModelForCausalLM", "hook_name": HOOK,
+        "model_name": f"{model.name}/model", "model_class_name": "AutoModelForCausalLM", "hook_name": HOOK,
         "context_size": model.context_size, "prepend_bos": True, "dataset_path": "read.json",
     }  # fmt: skip
-    config = SaeTrainingConfig(d_sae=given.d_sae, k=8, epochs=given.epochs, batch_size=2048, dead_window=0.02)
+    config = SaeTrainingConfig(d_sae=given.d_sae, k=8, epochs=given.epochs, batch_size=2048)
     steps = train_sae(Activations(blocks, len(x), x.shape[1], metadata), config)
     while True:
         try:
             step = next(steps)
         except StopIteration as end:
-            end.value.save_inference_model(BENCH / "english" / f"sae-{given.d_sae}")
+            end.value.save_inference_model(given.english / f"sae-{given.d_sae}")
             return
         print(f"{step.n_tokens:,} of {step.total:,}  loss {step.loss:.1f}  explained {step.explained_variance:.3f}  "
               f"idle {step.dead:,}  cpu {time.process_time():.0f}", flush=True)  # fmt: skip
