@@ -89,11 +89,11 @@ class Gold:
         "Whether the token a latent fires on most is among those that may be named."
         tokens = keep_items(tokens, named)
         total = whole.sum(1)
-        self.activation = whole[:, named]
+        activation = whole[:, named]
         self.mass = (share_positions(latents.corpus.matrix).T @ tokens.corpus.matrix).toarray()
         self.live = total > 0
-        self.best = self.activation.argmax(1)
-        self.precision = self.activation.max(1) / np.maximum(total, 1e-9)
+        self.best = activation.argmax(1)
+        self.precision = activation.max(1) / np.maximum(total, 1e-9)
         frequency = tokens.counts / tokens.counts.sum()
         self.chance = float((frequency[self.best[self.live]]).mean())
         self.frequent = float((self.best[self.live] == frequency.argmax()).mean())
@@ -135,8 +135,8 @@ def encode_with(folder: Path, x: np.ndarray) -> tuple[sparse.csr_array, float]:
     parts = torch.as_tensor(x, dtype=torch.float32).split(20_000)
     matrix = sparse.vstack([sae.encode_sparse(part).matrix for part in parts], format="csr")
     some = parts[0]
-    error = (some - sae.sae.decode(sae.encode(some))).pow(2).sum() / (some - some.mean(0)).pow(2).sum()
-    return sparse.csr_array(matrix), float(error.detach())
+    left = sum(float((part - sae.sae.decode(sae.encode(part))).detach().pow(2).sum()) for part in some.split(2_000))
+    return sparse.csr_array(matrix), left / float((some - some.mean(0)).pow(2).sum())
 
 
 def measure(name: str, source: Language, target: Language, gold: Gold, config: DecipherConfig) -> dict:
@@ -246,6 +246,7 @@ def main() -> None:
     else:
         sae = sae_of(model, x, args.d_sae, args.k, args.sae_steps, seed=0)
         matrix, error = encode(sae, x), float(sae["error"])
+    del x
     names = tuple(model.tokenizer.convert_ids_to_tokens(range(model.model.config.vocab_size)))
     latents = Language("latents", tuple(f"latent {i}" for i in range(matrix.shape[1])), Corpus(matrix, offsets, owners))
     text = token_language("tokens", tokens, offsets, owners, names)
