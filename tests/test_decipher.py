@@ -109,7 +109,7 @@ def test_what_lies_outside_the_core_is_grown_from_it(cipher, plain, key):
 
 
 def test_a_wide_core_is_read_from_its_heaviest_items_outwards(cipher, plain, key):
-    config = DecipherConfig(null_surrogates=0, narrow_core=40)
+    config = DecipherConfig(null_surrogates=0, coarse_cores=(30, 40))
     core = core_of(plain, 64, config)
     assert core.frequency[:40].sum() > MOST and WIDE * 40 < 64, "the whole core would be fitted at once"
     found, at_once = decipher(cipher, plain, config), decipher(cipher, plain, QUICK)

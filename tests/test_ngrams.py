@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from activation_cache.errors import UserError
-from sae_translate.translate.lm import decode_positions, fit_ngrams
+from sae_translate.translate.lm import Index, decode_positions, fit_ngrams
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +78,13 @@ def test_no_text_and_an_order_out_of_range_are_errors(texts):
         fit_ngrams([np.array([], int)], 12, 2)
     with pytest.raises(UserError, match="order 9 was asked for: choose 1 to 5"):
         fit_ngrams(texts, 12, 9)
+
+
+def test_an_index_tells_where_every_key_stands_and_that_others_do_not():
+    rng = np.random.default_rng(0)
+    keys = np.unique(rng.integers(0, 10_000, 3_000) * 1_000_003)[::-1].copy()
+    index = Index(keys)
+    assert np.array_equal(index.find(keys[None])[0], np.arange(len(keys)))
+    absent = np.setdiff1d(np.arange(20_000) * 1_000_003, keys)
+    assert (index.find(absent) == -1).all()
+    assert np.array_equal(Index(keys[:1]).find(keys[:3]), [0, -1, -1])

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from sae_translate.align.statistics import fold, lagged_cooccurrence, lagged_counts, share_positions, statistics_of
 from sae_translate.languages.language import Corpus
+
+needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch was built without MKL")
 
 
 def corpus_of(documents: list[list[int]], n_items: int) -> Corpus:
@@ -45,10 +48,11 @@ def test_a_negative_lag_is_the_transpose_of_the_positive_one():
     assert np.array_equal(ahead, behind.T)
 
 
-@pytest.mark.parametrize(("pairs", "ragged"), [(4, np.inf), (500_000, np.inf), (500_000, 0)])
-def test_pairs_counted_densely_and_in_blocks_are_the_same_pairs(pairs, ragged, monkeypatch):
-    monkeypatch.setattr("sae_translate.align.statistics.LEAST_PAIRS", pairs)
-    monkeypatch.setattr("sae_translate.align.statistics.RAGGED", ragged)
+@pytest.mark.parametrize("mkl", [False, pytest.param(True, marks=needs_mkl)])
+@pytest.mark.parametrize("at_once", [1, 7, 32_768])
+def test_pairs_counted_densely_and_in_blocks_are_the_same_pairs(at_once, mkl, monkeypatch):
+    monkeypatch.setattr("sae_translate.align.statistics.AT_ONCE", at_once)
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: mkl)
     rng = np.random.default_rng(0)
     held = np.where(rng.random((40, 7)) < 0.4, rng.random((40, 7)), 0).astype(np.float32)
     rows, columns = sparse.csr_array(held), sparse.csr_array(held[:, :3])

@@ -33,9 +33,9 @@ class DecipherConfig:
     "How many of the heaviest source items are deciphered together; the rest is grown from them at linear cost."
     max_target_core: int = 1024
     "How many of the heaviest target items are deciphered together."
-    narrow_core: int = 512
-    """Of a wider core, so many of the heaviest items are deciphered first, where they hold most of the text, and the
-    others grown from them; then all go on together. 0: all are deciphered together from the start."""
+    coarse_cores: tuple[int, ...] = (256, 512)
+    """Of a wider core, so many of the heaviest items are deciphered first, where they hold most of the text; from them
+    the next so many are grown, and so on until all go on together. None: all are deciphered together from the start."""
     min_count: float = 20.0
     "An item that holds fewer positions than this is not aligned: there is too little to go by."
     iterations: int = 300
@@ -53,11 +53,13 @@ class DecipherConfig:
     growth_iterations: int = 15
     "Steps by which items outside the core are explained as mixtures of target items."
     settling_iterations: int = 16
-    "Steps of expectation-maximisation over a whole core that was grown, or read in context."
+    "Steps of expectation-maximisation over a core that was grown, or read in context."
+    settling_lags: int = 1
+    "At how many of the lags."
     null_surrogates: int = 1
     "Surrogates of the target against which the result is judged; 0 gives no verdict and no calibrated confidence."
     null_core: int = 400
-    "How many of the heaviest items on each side the verdict looks at where the first 256 do not convince it."
+    "How many of the heaviest items on each side the verdict looks at where the first 192 do not convince it."
     margin: float = 0.2
     "Share of what was learnt that must carry over to unseen lags beyond what carries over with the best surrogate."
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -19,9 +20,10 @@ from sae_translate.languages.language import Language
 __all__ = ["DecipherConfig", "decipher", "explained_by", "settle"]
 
 WIDE, MOST = 1.5, 0.6
-"A core is deciphered from its heaviest items outwards if it is so many times as wide and they hold this much of it."
-NARROW_TOLERANCE = 1e-3
-"The heaviest items need not be settled to the last, as they go on with the others."
+"""A core is deciphered from its heaviest items outwards if it is so many times as wide as the widest coarse core, which
+holds this much of the text."""
+COARSE_TOLERANCE = 1e-3
+"The heaviest items need not be settled to the last, as they go on with the others; half of the lags do."
 
 
 def decipher(
@@ -85,25 +87,26 @@ def fitted(
 ) -> Fit:
     """One start of expectation-maximisation over two cores, from their heaviest items outwards where these hold most of
     both texts."""
-    narrow = shrink(cipher, config.narrow_core), shrink(plain, config.narrow_core)
-    wide = max(len(cipher.items), len(plain.items)) > WIDE * config.narrow_core
-    held = min(1 - float(core.frequency[-1]) if core.other else 1.0 for core in narrow)
-    limits = config.iterations, config.tolerance
-    if not config.narrow_core or not wide or held < MOST:
+    sizes = config.coarse_cores
+    stages = [(shrink(cipher, size), shrink(plain, size)) for size in sizes] + [(cipher, plain)]
+    wide = bool(sizes) and max(len(cipher.items), len(plain.items)) > WIDE * sizes[-1]
+    if not wide or min(1 - float(core.frequency[-1]) if core.other else 1.0 for core in stages[-2]) < MOST:
         start = start_emission(cipher, plain, config, generator)
+        limits = config.iterations, config.tolerance
         return maximise(cipher.joint, plain.joint, start, *limits, weights=cipher.local, progress=report)
-    start = start_emission(*narrow, config, generator)
-    limits = config.iterations, max(config.tolerance, NARROW_TOLERANCE)
-    first = maximise(narrow[0].joint, narrow[1].joint, start, *limits, weights=cipher.local, progress=report)
-    emission = widen(cipher, plain, narrow, first.emission, config)
-    second = settled(cipher, plain, emission, config)
-    last = maximise(cipher.joint, plain.joint, second.emission, 1, 0.0, weights=cipher.local)
-    return replace(last, steps=first.steps + second.steps + last.steps)
+    first, near = stages[0], slice((len(config.lags) + 1) // 2)
+    start, limits = start_emission(*first, config, generator), (config.iterations, COARSE_TOLERANCE)
+    sides = first[0].joint[near], first[1].joint[near]
+    fits = [maximise(*sides, start, *limits, weights=cipher.local[near], progress=report)]
+    for narrow, wider in pairwise(stages):
+        fits.append(settled(*wider, widen(*wider, narrow, fits[-1].emission, config), config))
+    fits.append(maximise(cipher.joint, plain.joint, fits[-1].emission, 1, 0.0, weights=cipher.local))
+    return replace(fits[-1], steps=sum(fit.steps for fit in fits))
 
 
 def settled(cipher: Core, plain: Core, emission: Float[Tensor, "m n"], config: DecipherConfig) -> Fit:
     """A few steps of expectation-maximisation from an emission that is nearly right, at the nearest lags alone."""
-    near = slice(config.growth_lags)
+    near = slice(config.settling_lags)
     steps = config.settling_iterations
     return maximise(cipher.joint[near], plain.joint[near], emission, steps, 0.0, weights=cipher.local[near])
 
@@ -111,7 +114,7 @@ def settled(cipher: Core, plain: Core, emission: Float[Tensor, "m n"], config: D
 def settle(alignment: Alignment, source: Language, target: Language, config: DecipherConfig) -> Alignment:
     """An alignment that was found otherwise (read in context, say) brought back to what co-occurrence bears out: among
     the heaviest items, where the rest stays as it is. Raises as `decipher` does."""
-    near = replace(config, lags=config.lags[: config.growth_lags], far_lag=0)
+    near = replace(config, lags=config.lags[: config.settling_lags], far_lag=0)
     cipher, plain = core_of(source, config.max_source_core, near), core_of(target, config.max_target_core, near)
     block = np.ix_(cipher.items, plain.items)
     held = alignment.coupling[block]

@@ -19,6 +19,10 @@ NOTHING = 1e-15
 "An emission below this becomes 0: it never comes back, and denormal numbers make products ten times slower."
 
 
+FITTING = 8
+"Matrices are filled up with zeros to a multiple of this: their products take up to a third less time."
+
+
 @dataclass(frozen=True)
 class Fit:
     """An emission matrix, and how it came about."""
@@ -82,6 +86,8 @@ def maximise(
     accepted steps together gain less explained information than `tolerance`.
     """
     weights = [1.0] * len(cipher) if weights is None else weights
+    m, n = start.shape
+    cipher, plain, start = filled(cipher, n, n), filled(plain, m, m), filled(start, m, n)
     information = max(sum(w * mutual_information(c[None]) for w, c in zip(weights, cipher, strict=True)), TINY)
     logs = (cipher * cipher.clamp_min(TINY).log()).sum((1, 2), dtype=torch.float64)
     entropy = float(sum(w * lag for w, lag in zip(weights, logs.tolist(), strict=True)))
@@ -104,4 +110,8 @@ def maximise(
         emission = emission * weight
         emission = emission / emission.sum(1, keepdim=True).clamp_min(TINY)
         emission = torch.nn.functional.threshold(emission, NOTHING, 0.0)
-    return Fit(best, tuple(trace), step + 1)
+    return Fit(best[:m, :n].contiguous(), tuple(trace), step + 1)
+
+
+def filled(matrix: Float[Tensor, "*lags m n"], m: int, n: int) -> Float[Tensor, "*lags m2 n2"]:
+    return torch.nn.functional.pad(matrix, (0, -n % FITTING, 0, -m % FITTING))

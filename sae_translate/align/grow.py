@@ -16,7 +16,10 @@ from sae_translate.align.statistics import fold, lagged_cooccurrence, lagged_cou
 from sae_translate.languages.language import Language
 
 BLOCK = 1024
-CANDIDATES, FULL_STEPS, FEW_ROWS = 64, 10, 16
+CANDIDATES, FULL_STEPS, FEW_ROWS = 24, 5, 16
+RELAXED, PLAIN_STEPS = 1.9, 5
+"""Power to which a step raises its factor after the first, short of 2, where EM would overshoot; and how many of the
+last steps are plain."""
 
 
 def profiles(
@@ -32,13 +35,15 @@ def reweigh(
     weight: Float[Tensor, "b c"],
     steps: int,
 ) -> Float[Tensor, "b c"]:
-    """Steps of EM on mixture weights, rows apart, each factor over-relaxed but for the last five."""
+    """Steps of EM on mixture weights, rows apart, over-relaxed (Salakhutdinov & Roweis 2003) but for the first, and of
+    rows with parts of their own the last."""
     own = parts.dim() == 3
     for step in range(steps):
         model = torch.bmm(weight[:, None], parts)[:, 0] if own else weight @ parts
         ratio = seen / model.clamp_min_(FLOOR)
         factor = torch.bmm(parts, ratio[:, :, None])[:, :, 0] if own else ratio @ parts.T
-        weight = weight * factor.clamp_min_(TINY).pow_(1.0 if step >= steps - 5 else min(1.1**step, 1.8))
+        plain = step == 0 or (own and step >= steps - PLAIN_STEPS)
+        weight = weight * factor.clamp_min_(TINY).pow_(1.0 if plain else RELAXED)
         weight = weight / weight.sum(1, keepdim=True).clamp_min(TINY)
         weight = torch.nn.functional.threshold(weight, NOTHING, 0.0)
     return weight

@@ -23,7 +23,7 @@ STEPS, TOLERANCE, SHARPNESS = 150, 1e-3, 3
 LEAST = 0.03
 "Share of the information at unseen lags below which nothing is believed, whatever the surrogates do."
 
-FIRST_LOOK, MORE_STARTS = 256, 3
+FIRST_LOOK, MORE_STARTS = 192, 3
 """Items that are looked at first, from one start. Where that does not convince, `null_core` items are looked at and
 each fit, of the surrogates too, has so many starts: one may have been bad."""
 

@@ -1,7 +1,7 @@
 """N-gram language models over item ids, and translation word by word that a language model smooths.
 
-Interpolated Kneser-Ney (Chen & Goodman 1998, equation 4.30 on), one discount an order. Contexts are looked up in sorted
-arrays, many at once, so that decoding is a few array operations a position.
+Interpolated Kneser-Ney (Chen & Goodman 1998, equation 4.30 on), one discount an order. Contexts are looked up by hash,
+many at once, so that decoding is a few array operations a position.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,52 @@ Texts = Sequence[Int[np.ndarray, "_"]]
 "Item ids of every segment."
 
 
+ROOMS = 4
+"So many times as many buckets as keys, or up to twice that: most keys that are not there meet an empty one."
+SPREADING = np.uint64(0x9E3779B97F4A7C15)
+"2^64 over the golden ratio: multiplied by it, keys that lie close fall far apart (Knuth, volume 3, section 6.4)."
+
+
+class Index:
+    """Where each of many different whole numbers stands in the array it was made from."""
+
+    def __init__(self, keys: Int[np.ndarray, "n"]):
+        bits = (ROOMS * len(keys)).bit_length()
+        self.shift = np.uint64(64 - bits)
+        bucket = self._bucket(keys)
+        self.order = np.argsort(bucket, kind="stable")
+        self.keys = keys[self.order]
+        self.begins = np.searchsorted(bucket[self.order], np.arange(2**bits + 1)).astype(np.int32)
+
+    def _bucket(self, keys: Int[np.ndarray, "*m"]) -> Int[np.ndarray, "*m"]:
+        return ((keys.astype(np.uint64) * SPREADING) >> self.shift).astype(np.int64)
+
+    def find(self, keys: Int[np.ndarray, "*m"]) -> Int[np.ndarray, "*m"]:
+        """Where each key stands, -1 where it does not."""
+        asked = keys.ravel()
+        bucket = self._bucket(asked)
+        place, end = self.begins[bucket], self.begins[bucket + 1]
+        found = np.full(len(asked), -1)
+        left = np.flatnonzero(place < end)
+        place, end, asked = place[left], end[left], asked[left]
+        while len(left):
+            met = self.keys[place] == asked
+            found[left[met]] = self.order[place[met]]
+            more = np.flatnonzero(~met & (place + 1 < end))
+            left, place, end, asked = left[more], place[more] + 1, end[more], asked[more]
+        return found.reshape(keys.shape)
+
+
 @dataclass(frozen=True)
 class Order:
     """What is known of the n-grams of one length."""
 
-    grams: Int[np.ndarray, "grams"]
-    "n-grams as numbers, in rising order."
+    grams: Index
+    "n-grams as numbers."
     discounted: Float[np.ndarray, "grams"]
     "(count - discount) / count of the context."
-    contexts: Int[np.ndarray, "contexts"]
-    "The n-grams' first n - 1 items as numbers, in rising order."
+    contexts: Index
+    "The n-grams' first n - 1 items as numbers."
     left: Float[np.ndarray, "contexts"]
     "Probability that each context leaves to shorter n-grams."
 
@@ -68,9 +104,9 @@ class NgramModel:
             before = context[:, -back]
             known = known & (before >= 0)
             key = key + np.maximum(before, 0) * base ** (back - 1)
-            row = _find(order.contexts, key)
+            row = order.contexts.find(key)
             seen = np.flatnonzero(known & (row >= 0))
-            gram = _find(order.grams, key[seen, None] * base + items[seen])
+            gram = order.grams.find(key[seen, None] * base + items[seen])
             share = np.where(gram >= 0, order.discounted[gram], 0.0)
             probability[seen] = share + order.left[row[seen], None] * probability[seen]
         return np.log(probability).reshape(item.shape)
@@ -79,12 +115,6 @@ class NgramModel:
         """Log probability of every segment, its end included."""
         padded, items, owner = _contexts(texts, self.order, self.begin, self.end)
         return np.bincount(owner, weights=self.log_probability(padded, items), minlength=len(texts))
-
-
-def _find(sorted_keys: Int[np.ndarray, "n"], keys: Int[np.ndarray, "*m"]) -> Int[np.ndarray, "*m"]:
-    """Where each key stands, -1 where it does not."""
-    place = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return np.where(sorted_keys[place] == keys, place, -1)
 
 
 def _contexts(
@@ -135,7 +165,7 @@ def _order(grams: Int[np.ndarray, "grams"], counts: Int[np.ndarray, "grams"], ba
     discount = once / (once + 2 * twice) if once and twice else 0.5
     contexts, row, kinds = np.unique(grams // base, return_inverse=True, return_counts=True)
     total = np.bincount(row, weights=counts)
-    return Order(grams, (counts - discount) / total[row], contexts, discount * kinds / total)
+    return Order(Index(grams), (counts - discount) / total[row], Index(contexts), discount * kinds / total)
 
 
 def decode_positions(

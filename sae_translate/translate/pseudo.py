@@ -13,7 +13,7 @@ from sae_translate.translate.lm import NgramModel, decode_positions, fit_ngrams
 
 CANDIDATES = 10
 "Targets of a position that are looked at."
-KEPT = 32
+KEPT = 12
 "Targets of an item that are looked at where it shares a position with others."
 LEAST_SHARE = 0.02
 "An item with less than this share of a position is left out of a translation into sets."
