@@ -1,10 +1,18 @@
-"""Train an SAE of many latents on the English model of benchmarks/english/train.py, for decipherment at scale.
+r"""Train an SAE of many latents on the English model of benchmarks/english/train.py, for decipherment at scale.
 
     OMP_NUM_THREADS=1 python benchmarks/decipherment/wide_sae.py --d-sae 4096
-    OMP_NUM_THREADS=1 python benchmarks/decipherment/wide_sae.py --english .bench/english_wide --d-sae 16384
     python benchmarks/decipherment/run.py --model .bench/english/model --sae .bench/english/sae-4096 --d-sae 4096 \
         --dataset .bench/english/read.json --hook-name blocks.1.hook_resid_post --vocabulary 4000 --seeds 1 \
         --control-seeds 0
+
+And with 16,384 latents on a model of 12,000 tokens, whose own SAE is not waited for once its model is there:
+
+    OMP_NUM_THREADS=1 python benchmarks/english/train.py --recipe benchmarks/english/wide.json \
+        --out .bench/english_wide --threads 1
+    OMP_NUM_THREADS=1 python benchmarks/decipherment/wide_sae.py --english .bench/english_wide --d-sae 16384 --epochs 1
+    python benchmarks/decipherment/run.py --model .bench/english_wide/model --sae .bench/english_wide/sae-16384 \
+        --d-sae 16384 --dataset .bench/english_wide/read.json --hook-name blocks.1.hook_resid_post \
+        --vocabulary 10000 --seeds 1 --control-seeds 0
 """
 
 import argparse

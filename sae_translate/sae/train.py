@@ -55,7 +55,7 @@ class SaeTrainingConfig:
     "Weight of the sparsity loss, for jumprelu (l0) and standard (l1)."
     dead_window: float = 0.1
     """Share of the training after which a latent that has not fired is dead. TopK's auxiliary loss then teaches it what
-    the others leave; the shorter, the fewer latents end up firing hardly ever."""
+    the others leave, or it begins again (`start`); the shorter, the fewer latents end up firing hardly ever."""
     start: str | None = None
     """Where the latents of a topk SAE begin. `random`: at random directions; the auxiliary loss teaches the dead.
     `data`: at activations drawn at random, their mean taken off, to which the dead return; there is no auxiliary loss.
