@@ -21,13 +21,29 @@ def transport(scores: Float[Tensor, "n m"], sharpness: float, iterations: int = 
 
     Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895); few are enough, since the next step begins anew.
     """
+    kernel, left, right = _scaled(scores, sharpness, iterations)
+    return kernel.mul_(left[:, None]).mul_(right)
+
+
+def transported(
+    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], scores: Float[Tensor, "n m"], sharpness: float
+) -> Float[Tensor, "d e"]:
+    """source' transport(scores) target, the coupling left unwritten."""
+    kernel, left, right = _scaled(scores, sharpness, 3)
+    return ((left[:, None] * source).T @ kernel) @ (right[:, None] * target)
+
+
+def _scaled(
+    scores: Float[Tensor, "n m"], sharpness: float, iterations: int
+) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n"], Float[Tensor, "m"]]:
+    """The kernel, and what its rows and columns are multiplied by."""
     n, m = scores.shape
-    kernel = torch.exp(sharpness * (scores - scores.max()))
+    kernel = (scores * sharpness).sub_(sharpness * scores.max()).exp_()
     right = scores.new_ones(m)
     for _ in range(iterations):
         left = (1 / n) / (kernel @ right).clamp_min(TINY)
         right = (1 / m) / (left @ kernel).clamp_min(TINY)
-    return left[:, None] * kernel * right
+    return kernel, left, right
 
 
 def annealing(first: float, last: float, steps: int) -> list[float]:
@@ -42,10 +58,10 @@ def self_learn(
     schedule: Sequence[float],
 ) -> Float[Tensor, "d e"]:
     """The rotation at the end of the schedule. Unit rows; costs two products n x m x d a step."""
+    rotation = polar(source.T @ coupling @ target)
     for sharpness in schedule:
-        rotation = polar(source.T @ coupling @ target)
-        coupling = transport((source @ rotation) @ target.T, sharpness)
-    return polar(source.T @ coupling @ target)
+        rotation = polar(transported(source, target, (source @ rotation) @ target.T, sharpness))
+    return rotation
 
 
 def transport_objective(source: Float[Tensor, "n d"], target: Float[Tensor, "m d"], sharpness: float) -> float:

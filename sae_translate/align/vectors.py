@@ -21,6 +21,7 @@ from sae_translate.align.selflearning import (
     self_learn,
     transport,
     transport_objective,
+    transported,
 )
 from sae_translate.align.starts import STARTS, landmark_scores
 from sae_translate.languages.language import Language
@@ -248,7 +249,7 @@ def _grown(
     objective = -1.0
     for _ in range(config.passes):
         for sharpness in config.growth:
-            rotation = polar(x.T @ transport((x @ rotation) @ y.T, sharpness) @ y)
+            rotation = polar(transported(x, y, (x @ rotation) @ y.T, sharpness))
         before, objective = objective, transport_objective(x @ rotation, y, config.last_sharpness)
         if objective < before + config.tolerance:
             break
