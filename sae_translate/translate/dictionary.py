@@ -15,9 +15,9 @@ from sae_translate.translate.lm import NgramModel
 from sae_translate.translate.pseudo import heaviest_items, ngrams_of, part_of, word_by_word
 from sae_translate.translate.translator import UNKNOWN_WORD
 
-FIRST, SECOND, AN_ITEM = 100_000, 250_000, 256
-"""Positions of the source that are read before and after what was read is brought back to co-occurrence; after it, so
-many for every source item where that is more."""
+READ = (100_000, 64), (250_000, 256)
+"""Positions of the source that are read before what was read is brought back to co-occurrence, and after it: so many,
+or so many for every source item where that is more."""
 CANDIDATES = 6
 "Targets of a position that a reading chooses from."
 
@@ -108,9 +108,9 @@ def in_context(
         return Reading(alignment, None, np.empty(0, np.int64))
     model = ngrams_of(target.corpus, order)
     rng = np.random.default_rng(config.seed)
-    first = _reread(alignment, _at_most(FIRST, source.corpus, rng), model, weight).alignment
-    part = _at_most(max(SECOND, AN_ITEM * len(source.items)), source.corpus, rng)
-    second = _reread(settle(first, source, target, config), part, model, weight)
+    parts = [_at_most(max(least, each * len(source.items)), source.corpus, rng) for least, each in READ]
+    first = _reread(alignment, parts[0], model, weight).alignment
+    second = _reread(settle(first, source, target, config), parts[1], model, weight)
     share = conditional(second.alignment.coupling) ** SHARPNESS
     held = np.bincount(source.corpus.matrix.indices, minlength=len(source.items))
     firm = conditional(share).max(axis=1) * held / (held + config.min_count)
