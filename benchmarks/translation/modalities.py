@@ -111,12 +111,12 @@ class Recorded:
         return Corpus(one_item_per_position(self.tokens, len(self.surfaces)), self.segments, self.documents)
 
 
-def recorded(name: str, layer: int, seed: int) -> Recorded:
-    """stories260K on TinyStories, or a demo model on stories that are the seed's own."""
+def recorded(name: str, layer: int, seed: int, stories: int) -> Recorded:
+    """stories260K on TinyStories, or a demo model on so many stories that are the seed's own."""
     folder = {"stories260K": STORIES, "demo": MODEL, "other_seed": BENCH / "other_seed" / "model"}[name]
     model = Model(folder, f"blocks.{layer}.hook_resid_post", 256 if name == "stories260K" else 128)
     read = (documents_of(DATA / "text" / "tinystories" / "tinystories_1000.json") if name == "stories260K"
-            else list(generate_documents("en", 2200, seed)))  # fmt: skip
+            else list(generate_documents("en", stories, seed)))  # fmt: skip
     tokens, segments, documents = model.tokens(read)
     if name != "stories260K":
         model.folder = Path(f"{name}-{seed}")  # demo models share the name of their folder: keep their figures apart
@@ -266,7 +266,7 @@ def measure_activations(arguments: argparse.Namespace, seed: int) -> dict:
     """By layer: codes of the residual stream into the tokens that the model read."""
     found = {}
     for layer in LAYERS:
-        parts = dealt(recorded("stories260K", layer, seed), seed, arguments.positions)
+        parts = dealt(recorded("stories260K", layer, seed, arguments.stories), seed, arguments.positions)
         figures, _, _ = measure_reading(codes_of(parts, CODES, seed), seed, layer == MIDDLE)
         found[f"after layer {layer + 1}"] = figures
         told(found[f"after layer {layer + 1}"])
@@ -279,7 +279,7 @@ def measure_latents(arguments: argparse.Namespace, seed: int) -> dict:
     for layer in LAYERS if arguments.model == "stories260K" else (1,):
         folder = BENCH / "modalities" / f"stories260K.{layer}" if arguments.model == "stories260K" else SAE
         sae = load_sae(folder)
-        parts = dealt(recorded(arguments.model, layer, seed), seed, arguments.positions)
+        parts = dealt(recorded(arguments.model, layer, seed, arguments.stories), seed, arguments.positions)
         reading = latents_of(parts, sae)
         figures, unpaired, paired = measure_reading(reading, seed, layer in (MIDDLE, 1))
         figures["explained_variance"] = round_trip(reading, parts, sae, unpaired, paired, seed)
@@ -321,7 +321,7 @@ def round_trip(reading: Reading, parts: tuple[Recorded, ...], sae: LoadedSae, un
 def measure_codebooks(arguments: argparse.Namespace, seed: int) -> dict:
     """Discretisations of the middle layer side by side. The unlabelled figure is the mutual information (nats, summed
     over lags) of the codes that the deciphered text explains; accuracy stands beside it and chooses nothing."""
-    parts, found = dealt(recorded("stories260K", MIDDLE, seed), seed, arguments.positions), {}
+    parts, found = dealt(recorded("stories260K", MIDDLE, seed, arguments.stories), seed, arguments.positions), {}
     knobs = DecipherConfig(seed=seed, null_surrogates=0)
     for size in (128, 256, 512, 1024):
         reading = codes_of(parts, size, seed)
@@ -362,7 +362,8 @@ def measure_models(arguments: argparse.Namespace, seed: int) -> dict:
     off the target's documents, which both models are then given.
     """
     saes = load_sae(SAE), load_sae(BENCH / "other_seed" / "sae")
-    models = [dealt(recorded(name, 1, seed), seed, arguments.positions, 1) for name in ("demo", "other_seed")]
+    models = [dealt(recorded(name, 1, seed, arguments.stories), seed, arguments.positions, 1)
+              for name in ("demo", "other_seed")]  # fmt: skip
     assert np.array_equal(models[0][0].tokens, models[1][0].tokens), "both models must read the same tokens"
     (source, common, test), (_, target, other_test) = models
 
@@ -508,6 +509,7 @@ def main() -> None:
     parser.add_argument("what", choices=[*MEASURES, "page"])
     parser.add_argument("--model", default="stories260K", choices=("stories260K", "demo"))
     parser.add_argument("--positions", type=int, default=40_000, help="of the source; the target has twice as many")
+    parser.add_argument("--stories", type=int, default=2200, help="that demo models read")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
