@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/decipherment/words.py tatoeba docs controls latents
 
-Parts named on the command line are run and kept beside what the report already holds.
+Parts named on the command line are run and kept beside what the report already holds; rows measured again replace it.
 
 Tatoeba: sentence pairs are dealt to two sets by connected components (a sentence may have several translations), and
 of one set only the English is read, of the other only the German: no sentence stands beside its translation. Gold, read
@@ -360,6 +360,11 @@ and the way back were measured with it as it stood."""
     return "\n".join([*lines, "", *(f"`{command}`  " for command in result["commands"]), ""])
 
 
+def key_of(row: dict) -> tuple:
+    """What a row measures."""
+    return row["case"], row["method"], row["items"], row["seed"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ["tatoeba", "back", "docs", "controls", "latents", "truth", "necessity"]
@@ -375,7 +380,8 @@ def main() -> None:
     path = given.out.with_suffix(".json")
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": [], "rows": []}
     result["torch"] = torch.__version__
-    result["commands"].append(" ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/words.py", *sys.argv[1:]]))
+    command = " ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/words.py", *sys.argv[1:]])
+    result["commands"] = [*(kept for kept in result["commands"] if kept != command), command]
     tasks = {
         "tatoeba": ("Tatoeba English-German", lambda seed: tatoeba(given.items, seed)),
         "back": ("Tatoeba German-English", lambda seed: tatoeba(given.items, seed, back=True)),
@@ -388,7 +394,8 @@ def main() -> None:
     }  # fmt: skip
 
     def add(rows: list[dict]) -> None:
-        result["rows"].extend(rows)
+        again = {key_of(row) for row in rows}
+        result["rows"] = [*(row for row in result["rows"] if key_of(row) not in again), *rows]
         for row in rows:
             print(json.dumps(row), flush=True)
         path.write_text(json.dumps(result, indent=1), encoding="utf-8")
