@@ -59,7 +59,7 @@ class DecipherConfig:
     null_surrogates: int = 1
     "Surrogates of the target against which the result is judged; 0 gives no verdict and no calibrated confidence."
     null_core: int = 400
-    "How many of the heaviest items on each side the verdict looks at where the first 192 do not convince it."
+    "How many of the heaviest items on each side the verdict looks at where 192 and 256 do not convince it."
     margin: float = 0.2
     "Share of what was learnt that must carry over to unseen lags beyond what carries over with the best surrogate."
     seed: int = 0

@@ -19,7 +19,7 @@ from sae_translate.languages.language import Language
 
 __all__ = ["DecipherConfig", "decipher", "explained_by", "settle"]
 
-WIDE, MOST = 1.5, 0.6
+WIDE, MOST = 1.5, 0.5
 """A core is deciphered from its heaviest items outwards if it is so many times as wide as the widest coarse core, which
 holds this much of the text."""
 COARSE_TOLERANCE = 1e-3

@@ -23,9 +23,9 @@ STEPS, TOLERANCE, SHARPNESS = 150, 1e-3, 3
 LEAST = 0.03
 "Share of the information at unseen lags below which nothing is believed, whatever the surrogates do."
 
-FIRST_LOOK, MORE_STARTS = 192, 3
-"""Items that are looked at first, from one start. Where that does not convince, `null_core` items are looked at and
-each fit, of the surrogates too, has so many starts: one may have been bad."""
+LOOKS, MORE_STARTS = (192, 256), 3
+"""Items that are looked at first, from one start. Where none of these looks convinces, `null_core` items are looked at
+and each fit, of the surrogates too, has so many starts: one may have been bad."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def judge(
         raise UserError(
             f"a verdict needs two lags or more, and lags is {config.lags}: add one, or set null_surrogates 0"
         )
-    for size, starts in ((min(FIRST_LOOK, config.null_core), 1), (config.null_core, MORE_STARTS)):
+    for size, starts in (*((min(look, config.null_core), 1) for look in LOOKS), (config.null_core, MORE_STARTS)):
         sides = shrink(cipher, size), shrink(plain, size)
         found = trial(*sides, config, generator, starts)
         null = []
