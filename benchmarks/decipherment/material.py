@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from sae_translate.languages.language import Corpus, Language
 
@@ -34,6 +35,14 @@ def documents_of(path: Path, column: int = 0) -> list[str]:
             elif verse := re.match(r"\[(\d+):\d+\]\s*(.*)", line):
                 chapters.setdefault(f"{book} {verse[1]}", []).append(verse[2])
         return [" ".join(verses) for verses in chapters.values()]
+
+
+def components_of(pairs: list[tuple[str, str]]) -> np.ndarray:
+    """For every pair the number of its component: pairs of one share a text, straight or through others."""
+    first, second = ({text: i for i, text in enumerate(dict.fromkeys(column))} for column in zip(*pairs, strict=True))
+    rows, columns = [first[one] for one, _ in pairs], [len(first) + second[other] for _, other in pairs]
+    n = len(first) + len(second)
+    return connected_components(sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(n, n)))[1][rows]
 
 
 def _key(*parts) -> str:

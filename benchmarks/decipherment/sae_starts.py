@@ -14,30 +14,11 @@ from pathlib import Path
 import torch
 from material import BENCH, Model
 
+from sae_translate.cli.progress import returned
 from sae_translate.sae.start import STARTS
-from sae_translate.sae.train import Activations, SaeTrainingConfig, explained, train_sae
+from sae_translate.sae.train import Activations, SaeTrainingConfig, measure_sae, train_sae
 
-HELD_OUT, BLOCK = 200_000, 4096
-
-
-def trained(activations: Activations, config: SaeTrainingConfig) -> tuple:
-    """The SAE and the CPU seconds it took."""
-    began, steps = time.process_time(), train_sae(activations, config)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value, time.process_time() - began
-
-
-@torch.no_grad()
-def measured(sae, x: torch.Tensor) -> dict[str, float]:
-    fired, x_hat = torch.zeros(sae.cfg.d_sae), torch.empty_like(x)
-    for start in range(0, len(x), BLOCK):
-        latents = sae.encode(x[start : start + BLOCK])
-        fired += (latents > 0).sum(0)
-        x_hat[start : start + BLOCK] = sae.decode(latents)
-    return {"explained_variance": explained(x, x_hat), "dead": int((fired == 0).sum())}
+HELD_OUT, BLOCK = 200_000, 32_768
 
 
 def main() -> None:
@@ -52,14 +33,18 @@ def main() -> None:
     model = Model(given.english / "model", "blocks.1.hook_resid_post")
     tokens, offsets, _ = model.tokens(json.loads((given.english / "read.json").read_text(encoding="utf-8")))
     x = torch.from_numpy(model.activations(tokens, offsets))
-    x, held_out = x[: given.tokens], x[-HELD_OUT:]
-    activations = Activations(lambda: iter(x.split(32_768)), len(x), x.shape[1], {"hook_name": model.hook_name})
+    activations, held_out = (
+        Activations(lambda part=part: iter(part.split(BLOCK)), len(part), x.shape[1], {"hook_name": model.hook_name})
+        for part in (x[: given.tokens], x[-HELD_OUT:])
+    )
     for d_sae in given.d_sae:
         for start in given.start:
             config = SaeTrainingConfig(d_sae=d_sae, k=8, epochs=1, batch_size=2048, start=start, seed=given.seed)
-            sae, cpu = trained(activations, config)
-            row = {"d_sae": d_sae, "start": start, "tokens": len(x), "seed": given.seed, **measured(sae, held_out)}
-            print(json.dumps(row | {"cpu_seconds": round(cpu, 1)}), flush=True)
+            began = time.process_time()
+            sae = returned(train_sae(activations, config))
+            row = {"d_sae": d_sae, "start": start, "tokens": activations.n_tokens, "seed": given.seed,
+                   "cpu_seconds": round(time.process_time() - began, 1)}  # fmt: skip
+            print(json.dumps(row | measure_sae(sae, held_out)), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from pathlib import Path
 import torch
 from material import BENCH, Model
 
-from sae_translate.sae.train import Activations, SaeTrainingConfig, train_sae
+from sae_translate.cli.progress import returned
+from sae_translate.sae.train import Activations, SaeStep, SaeTrainingConfig, train_sae
 
 HOOK = "blocks.1.hook_resid_post"
 BLOCK = 32_768
@@ -52,14 +53,12 @@ def main() -> None:
     }  # fmt: skip
     config = SaeTrainingConfig(d_sae=given.d_sae, k=8, epochs=given.epochs, batch_size=2048)
     steps = train_sae(Activations(blocks, len(x), x.shape[1], metadata), config)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            end.value.save_inference_model(given.english / f"sae-{given.d_sae}")
-            return
-        print(f"{step.n_tokens:,} of {step.total:,}  loss {step.loss:.1f}  explained {step.explained_variance:.3f}  "
-              f"idle {step.dead:,}  cpu {time.process_time():.0f}", flush=True)  # fmt: skip
+    returned(steps, told).save_inference_model(given.english / f"sae-{given.d_sae}")
+
+
+def told(step: SaeStep) -> None:
+    print(f"{step.n_tokens:,} of {step.total:,}  loss {step.loss:.1f}  explained {step.explained_variance:.3f}  "
+          f"idle {step.dead:,}  cpu {time.process_time():.0f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

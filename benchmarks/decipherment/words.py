@@ -27,10 +27,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from material import BENCH, Model, documents_of
+from material import BENCH, Model, components_of, documents_of
 from run import encode_with, shuffled
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from sae_translate.align.alignment import Alignment, through
 from sae_translate.align.contexts import ContextsConfig, align_contexts
@@ -75,14 +74,11 @@ def sentence_pairs() -> list[tuple[str, str]]:
 
 def disjoint(pairs: list[tuple[str, str]], seed: int) -> tuple[list[str], list[str]]:
     """Sentences of the first language from one set of components, of the second from the other."""
-    first, second = ({text: i for i, text in enumerate(dict.fromkeys(column))} for column in zip(*pairs, strict=True))
-    rows = np.array([first[one] for one, _ in pairs])
-    columns = np.array([second[other] for _, other in pairs]) + len(first)
-    n = len(first) + len(second)
-    part = connected_components(sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(n, n)))[1]
+    part = components_of(pairs)
     side = np.random.default_rng(seed).integers(2, size=part.max() + 1)[part]
-    return ([text for text, i in first.items() if side[i] == 0],
-            [text for text, i in second.items() if side[i + len(first)] == 1])  # fmt: skip
+    first, second = (dict.fromkeys(pair[which] for pair, dealt in zip(pairs, side, strict=True) if dealt == which)
+                     for which in (0, 1))  # fmt: skip
+    return list(first), list(second)
 
 
 def sentences_with(language: Language, items: tuple[str, ...]) -> sparse.csr_array:

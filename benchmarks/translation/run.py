@@ -26,8 +26,6 @@ from typing import Any
 import numpy as np
 import sacrebleu
 import torch
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 import sae_translate
 from sae_translate.align.alignment import Alignment
@@ -76,6 +74,9 @@ from sae_translate.translate.neural_lm import BRIEF, fit_neural
 from sae_translate.translate.pseudo import heaviest_items, ngrams_of, refine, word_by_word
 from sae_translate.translate.training import Step, train
 from sae_translate.translate.translator import Translator
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "decipherment"))
+from material import components_of
 
 CACHE = Path(".bench")
 REPORT = Path("reports/translation.json")
@@ -310,10 +311,14 @@ def table_material(arguments: argparse.Namespace, seed: int) -> tuple:
     from sae_translate.languages.tokens import split_words
 
     rows = list(zip(*(list(documents_of(name, None, 0)) for name in (arguments.source, arguments.target)), strict=True))
-    groups = components([tuple(" ".join(split_words(text.lower())) for text in pair) for pair in rows])
+    alike = [tuple(" ".join(split_words(text.lower())) for text in pair) for pair in rows]
+    found: dict[int, list[tuple[str, str]]] = {}
+    for pair, component in zip(rows, components_of(alike).tolist(), strict=True):
+        found.setdefault(component, []).append(pair)
+    groups = list(found.values())
     order = np.random.default_rng(seed).permutation(len(groups))
-    test = [rows[groups[i][0]] for i in order[:1000]]
-    halves = [[rows[row] for i in half for row in groups[i]]
+    test = [groups[i][0] for i in order[:1000]]
+    halves = [[pair for i in half for pair in groups[i]]
               for half in np.array_split(order[1000 : 1000 + (arguments.documents or len(order))], 2)]  # fmt: skip
     documents = [[pair[side] for pair in half] for side, half in enumerate(halves)]
 
@@ -321,18 +326,6 @@ def table_material(arguments: argparse.Namespace, seed: int) -> tuple:
         return tuple([split_words(pair[side].lower()) for pair in rows] for side in (0, 1))
 
     return documents, words(test), [words(half) for half in halves]
-
-
-def components(pairs: list[tuple[str, str]]) -> list[list[int]]:
-    """Numbers of the pairs that share a text with one another, straight or through others."""
-    first, second = ({text: i for i, text in enumerate(dict.fromkeys(side))} for side in zip(*pairs, strict=True))
-    cells = [first[one] for one, _ in pairs], [len(first) + second[other] for _, other in pairs]
-    n = len(first) + len(second)
-    owner = connected_components(sparse.coo_array((np.ones(len(pairs)), cells), shape=(n, n)))[1][cells[0]]
-    found: dict[int, list[int]] = {}
-    for row, component in enumerate(owner.tolist()):
-        found.setdefault(component, []).append(row)
-    return list(found.values())
 
 
 def kept(language: Language, size: int) -> Language:

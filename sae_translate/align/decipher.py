@@ -88,17 +88,17 @@ def fitted(
     """One start of expectation-maximisation over two cores, from their heaviest items outwards where these hold most of
     both texts."""
     sizes = config.coarse_cores
-    stages = [(shrink(cipher, size), shrink(plain, size)) for size in sizes] + [(cipher, plain)]
     wide = bool(sizes) and max(len(cipher.items), len(plain.items)) > WIDE * sizes[-1]
-    if not wide or min(1 - float(core.frequency[-1]) if core.other else 1.0 for core in stages[-2]) < MOST:
+    coarse = [(shrink(cipher, size), shrink(plain, size)) for size in sizes] if wide else []
+    if not coarse or min(1 - float(core.frequency[-1]) if core.other else 1.0 for core in coarse[-1]) < MOST:
         start = start_emission(cipher, plain, config, generator)
         limits = config.iterations, config.tolerance
         return maximise(cipher.joint, plain.joint, start, *limits, weights=cipher.local, progress=report)
-    first, near = stages[0], slice((len(config.lags) + 1) // 2)
-    start, limits = start_emission(*first, config, generator), (config.iterations, COARSE_TOLERANCE)
-    sides = first[0].joint[near], first[1].joint[near]
+    near, limits = slice((len(config.lags) + 1) // 2), (config.iterations, max(config.tolerance, COARSE_TOLERANCE))
+    sides = [core.joint[near] for core in coarse[0]]
+    start = start_emission(*coarse[0], config, generator)
     fits = [maximise(*sides, start, *limits, weights=cipher.local[near], progress=report)]
-    for narrow, wider in pairwise(stages):
+    for narrow, wider in pairwise([*coarse, (cipher, plain)]):
         fits.append(settled(*wider, widen(*wider, narrow, fits[-1].emission, config), config))
     fits.append(maximise(cipher.joint, plain.joint, fits[-1].emission, 1, 0.0, weights=cipher.local))
     return replace(fits[-1], steps=sum(fit.steps for fit in fits))

@@ -17,8 +17,6 @@ FLOOR = 1e-12
 "Least probability of a pair in a model: smooths what no text could have shown."
 NOTHING = 1e-15
 "An emission below this becomes 0: it never comes back, and denormal numbers make products ten times slower."
-
-
 FITTING = 8
 "Matrices are filled up with zeros to a multiple of this: their products take up to a third less time."
 
@@ -87,7 +85,7 @@ def maximise(
     """
     weights = [1.0] * len(cipher) if weights is None else weights
     m, n = start.shape
-    cipher, plain, start = filled(cipher, n, n), filled(plain, m, m), filled(start, m, n)
+    cipher, plain, start = filled(cipher), filled(plain), filled(start)
     information = max(sum(w * mutual_information(c[None]) for w, c in zip(weights, cipher, strict=True)), TINY)
     logs = (cipher * cipher.clamp_min(TINY).log()).sum((1, 2), dtype=torch.float64)
     entropy = float(sum(w * lag for w, lag in zip(weights, logs.tolist(), strict=True)))
@@ -113,5 +111,7 @@ def maximise(
     return Fit(best[:m, :n].contiguous(), tuple(trace), step + 1)
 
 
-def filled(matrix: Float[Tensor, "*lags m n"], m: int, n: int) -> Float[Tensor, "*lags m2 n2"]:
+def filled(matrix: Float[Tensor, "*lags m n"]) -> Float[Tensor, "*lags m2 n2"]:
+    """With rows and columns of zeros up to a multiple of `FITTING`."""
+    m, n = matrix.shape[-2:]
     return torch.nn.functional.pad(matrix, (0, -n % FITTING, 0, -m % FITTING))

@@ -126,7 +126,9 @@ def judge(
         raise UserError(
             f"a verdict needs two lags or more, and lags is {config.lags}: add one, or set null_surrogates 0"
         )
-    for size, starts in (*((min(look, config.null_core), 1) for look in LOOKS), (config.null_core, MORE_STARTS)):
+    widest = min(config.null_core, max(len(cipher.items), len(plain.items)))
+    looks = dict.fromkeys(min(look, widest) for look in LOOKS)
+    for size, starts in (*((look, 1) for look in looks), (config.null_core, MORE_STARTS)):
         sides = shrink(cipher, size), shrink(plain, size)
         found = trial(*sides, config, generator, starts)
         null = []

@@ -14,12 +14,14 @@ from torch import Tensor
 from sae_translate.align.procrustes import polar
 
 TINY = 1e-30
+ITERATIONS = 3
+"Of Sinkhorn; few are enough, since the next step begins anew."
 
 
-def transport(scores: Float[Tensor, "n m"], sharpness: float, iterations: int = 3) -> Float[Tensor, "n m"]:
+def transport(scores: Float[Tensor, "n m"], sharpness: float, iterations: int = ITERATIONS) -> Float[Tensor, "n m"]:
     """The coupling exp(sharpness x score), scaled so that targets share alike and sources nearly so; sums to 1.
 
-    Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895); few are enough, since the next step begins anew.
+    Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895).
     """
     kernel, left, right = _scaled(scores, sharpness, iterations)
     return kernel.mul_(left[:, None]).mul_(right)
@@ -29,7 +31,7 @@ def transported(
     source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], scores: Float[Tensor, "n m"], sharpness: float
 ) -> Float[Tensor, "d e"]:
     """source' transport(scores) target, the coupling left unwritten."""
-    kernel, left, right = _scaled(scores, sharpness, 3)
+    kernel, left, right = _scaled(scores, sharpness, ITERATIONS)
     return ((left[:, None] * source).T @ kernel) @ (right[:, None] * target)
 
 

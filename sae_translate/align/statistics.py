@@ -37,18 +37,6 @@ def fold(matrix: sparse.csr_array, keep: Int[np.ndarray, "kept"], other: bool) -
     return sparse.csr_array(sparse.hstack([kept, sparse.csr_array(missing[:, None].astype(np.float32))], format="csr"))
 
 
-def padded(matrix: sparse.csr_array, least: int = 1) -> tuple[Int[np.ndarray, "n width"], Float[np.ndarray, "n width"]]:
-    """Columns and values of every row side by side, filled up with column 0 of value 0 to the longest row's length, or
-    to `least` where that is more."""
-    held = np.diff(matrix.indptr)
-    row = np.repeat(np.arange(matrix.shape[0]), held)
-    place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], held)
-    shape = matrix.shape[0], max(int(held.max(initial=0)), least)
-    columns, values = np.zeros(shape, np.int64), np.zeros(shape, matrix.dtype)
-    columns[row, place], values[row, place] = matrix.indices, matrix.data
-    return columns, values
-
-
 def lagged_counts(
     rows: sparse.csr_array,
     columns: sparse.csr_array,

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from sae_translate.align.alignment import conditional
-from sae_translate.align.statistics import padded, share_positions
+from sae_translate.align.statistics import share_positions
 from sae_translate.languages.language import Corpus
 from sae_translate.languages.text import one_item_per_position
 from sae_translate.translate.adapters import AdapterSpec
@@ -75,6 +75,18 @@ def candidates_of(
             score.append(np.where(value > 0, np.log(value) - weight * log_target[top], -np.inf))
         best.append(np.where(value > 0, top, -1))
     return np.concatenate(best)[kind_of], np.concatenate(score)[kind_of]
+
+
+def padded(matrix: sparse.csr_array, least: int = 1) -> tuple[Int[np.ndarray, "n width"], Float[np.ndarray, "n width"]]:
+    """Columns and values of every row side by side, filled up with column 0 of value 0 to the longest row's length, or
+    to `least` where that is more."""
+    held = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(matrix.shape[0]), held)
+    place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], held)
+    shape = matrix.shape[0], max(int(held.max(initial=0)), least)
+    columns, values = np.zeros(shape, np.int64), np.zeros(shape, matrix.dtype)
+    columns[row, place], values[row, place] = matrix.indices, matrix.data
+    return columns, values
 
 
 def heaviest_of_rows(matrix: Float[np.ndarray, "n m"], k: int) -> sparse.csr_array:
