@@ -11,7 +11,7 @@ from activation_cache.errors import UserError
 from sae_translate.align.core import core_of, start_emission
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.emission import mutual_information
-from sae_translate.align.null import backwards, folds, information_beyond_frequency, judge
+from sae_translate.align.null import backwards, folds, information_beyond_frequency, judge, trial
 from sae_translate.languages.language import Corpus
 
 CONFIG = DecipherConfig(null_surrogates=1)
@@ -49,6 +49,21 @@ def test_bad_first_starts_do_not_decide(plain, monkeypatch):
     monkeypatch.setattr("sae_translate.align.null.start_emission", start)
     verdict, _ = judge(*sides, CONFIG, torch.Generator().manual_seed(0))
     assert verdict.believed, verdict.reason
+
+
+def test_a_look_that_cannot_convince_is_not_set_against_surrogates(plain, monkeypatch):
+    sides = [core_of(side, 48, CONFIG) for side in (plain, chain_language(48, 30_000, 20, 30))]
+    tried = []
+
+    def counted(*arguments):
+        tried.append(trial(*arguments))
+        return tried[-1]
+
+    monkeypatch.setattr("sae_translate.align.null.trial", counted)
+    verdict, found = judge(*sides, CONFIG, torch.Generator().manual_seed(0))
+    assert tried[0].score <= CONFIG.margin * tried[0].learnt
+    assert len(tried) == 3, "a look of one start without surrogates, then one of many with one"
+    assert not verdict.believed and found is tried[1] and verdict.null == (tried[2].score,)
 
 
 def test_text_in_random_order_is_not_believed(plain):

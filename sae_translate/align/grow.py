@@ -16,7 +16,7 @@ from sae_translate.align.statistics import fold, lagged_cooccurrence, lagged_cou
 from sae_translate.languages.language import Language
 
 BLOCK = 1024
-CANDIDATES, FULL_STEPS, FEW_ROWS = 24, 5, 16
+CANDIDATES, FULL_STEPS, FEW_ROWS = 24, 4, 16
 RELAXED, PLAIN_STEPS = 1.9, 5
 """Power to which a step raises its factor after the first, short of 2, where EM would overshoot; and how many of the
 last steps are plain."""

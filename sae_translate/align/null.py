@@ -131,13 +131,15 @@ def judge(
     for size, starts in (*((look, 1) for look in looks), (config.null_core, MORE_STARTS)):
         sides = shrink(cipher, size), shrink(plain, size)
         found = trial(*sides, config, generator, starts)
+        asked = max(config.margin * found.learnt, LEAST)
+        if starts == 1 and found.score <= asked:
+            continue  # whatever the surrogates do, this look does not convince
         null = []
         for number in range(config.null_surrogates):
             if progress is not None:
                 progress("null", number + 1, config.null_surrogates)
             null.append(trial(sides[0], backwards(sides[1]), config, generator, starts))
         floor = max(0.0, *(surrogate.score for surrogate in null))
-        asked = max(config.margin * found.learnt, LEAST)
         threshold = floor + asked
         if believed := found.score > threshold:
             break
