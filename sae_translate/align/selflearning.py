@@ -23,24 +23,29 @@ def transport(scores: Float[Tensor, "n m"], sharpness: float, iterations: int = 
 
     Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895).
     """
-    kernel, left, right = _scaled(scores, sharpness, iterations)
+    kernel, left, right = _scaled(scores * sharpness, iterations)
     return kernel.mul_(left[:, None]).mul_(right)
 
 
 def transported(
-    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], scores: Float[Tensor, "n m"], sharpness: float
+    source: Float[Tensor, "n d"],
+    target: Float[Tensor, "m e"],
+    rotation: Float[Tensor, "d e"],
+    sharpness: float,
+    room: Float[Tensor, "n m"],
 ) -> Float[Tensor, "d e"]:
-    """source' transport(scores) target, the coupling left unwritten."""
-    kernel, left, right = _scaled(scores, sharpness, ITERATIONS)
+    """source' C target, where C transports the rotated source to the target; C is left unwritten, `room` is written."""
+    scores = torch.matmul((source @ rotation).mul_(sharpness), target.T, out=room)
+    kernel, left, right = _scaled(scores, ITERATIONS)
     return ((left[:, None] * source).T @ kernel) @ (right[:, None] * target)
 
 
 def _scaled(
-    scores: Float[Tensor, "n m"], sharpness: float, iterations: int
+    scores: Float[Tensor, "n m"], iterations: int
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n"], Float[Tensor, "m"]]:
-    """The kernel, and what its rows and columns are multiplied by."""
+    """The kernel, written over the scores, and what its rows and columns are multiplied by."""
     n, m = scores.shape
-    kernel = (scores * sharpness).sub_(sharpness * scores.max()).exp_()
+    kernel = scores.sub_(scores.max()).exp_()
     right = scores.new_ones(m)
     for _ in range(iterations):
         left = (1 / n) / (kernel @ right).clamp_min(TINY)
@@ -60,9 +65,9 @@ def self_learn(
     schedule: Sequence[float],
 ) -> Float[Tensor, "d e"]:
     """The rotation at the end of the schedule. Unit rows; costs two products n x m x d a step."""
-    rotation = polar(source.T @ coupling @ target)
+    rotation, room = polar(source.T @ coupling @ target), torch.empty_like(coupling)
     for sharpness in schedule:
-        rotation = polar(transported(source, target, (source @ rotation) @ target.T, sharpness))
+        rotation = polar(transported(source, target, rotation, sharpness, room))
     return rotation
 
 

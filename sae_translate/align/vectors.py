@@ -246,10 +246,10 @@ def _grown(
 ) -> LinearMap:
     """The core's coupling grown to all items given, then reweighted."""
     rotation = polar(x[: coupling.shape[0]].T @ coupling @ y[: coupling.shape[1]])
-    objective = -1.0
+    objective, room = -1.0, x.new_empty(len(x), len(y))
     for _ in range(config.passes):
         for sharpness in config.growth:
-            rotation = polar(transported(x, y, (x @ rotation) @ y.T, sharpness))
+            rotation = polar(transported(x, y, rotation, sharpness, room))
         before, objective = objective, transport_objective(x @ rotation, y, config.last_sharpness)
         if objective < before + config.tolerance:
             break
