@@ -22,6 +22,7 @@ PUBLIC = {
     "write_report": "sae_translate.report.html",
     "decipher": "sae_translate.align.decipher",
     "DecipherConfig": "sae_translate.align.decipher",
+    "align_languages": "sae_translate.translate.portfolio",
     "align_contexts": "sae_translate.align.contexts",
     "ContextsConfig": "sae_translate.align.contexts",
     "align_vectors": "sae_translate.align.vectors",

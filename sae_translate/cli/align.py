@@ -44,8 +44,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Of text and caches: contexts for words (the default of two texts), decipher for latents (the default "
-            "where a cache is), or profiles where every item has one partner."
+            help="Of text and caches: contexts for words, profiles where every item has one partner, decipher for "
+            "latents. By default a cache is deciphered, and of two texts these are tried in turn until one is believed."
         ),
     ] = None,
     source_vectors: Annotated[
@@ -99,8 +99,8 @@ def run(
             files = (source_vectors, target_vectors)
             languages = [with_vectors(*side) for side in zip(languages, files, strict=True)]
             method = "together"
-        usual = "decipher" if any(map(is_cache, (source, target))) else "contexts"
-        table, summary = from_text(*languages, method or usual, k, seed, device, as_json)
+        latents = any(map(is_cache, (source, target)))
+        table, summary = from_text(*languages, method, latents, k, seed, device, as_json)
         tensors = {}
     summary = plain({"format": FORMAT, "source": Path(source).name, "target": Path(target).name, **summary})
 
@@ -117,7 +117,9 @@ def run(
         print(json.dumps({"out": str(out), **summary}))
         return
     verdict = summary["verdict"]
-    print(f"{out}/dictionary.csv: {summary['n_source']:,} sources x {k} targets, mean confidence "
+    tried = ", ".join(way["method"] for way in summary.get("record", {}).get("tried", ()))
+    by = f"by {summary['method']}{f' (tried: {tried})' if ',' in tried else ''}"
+    print(f"{out}/dictionary.csv: {summary['n_source']:,} sources x {k} targets {by}, mean confidence "
           f"{summary['mean_confidence']:.2f}\n"
           f"{'believed' if verdict['believed'] else 'NOT believed'}: {verdict['reason']}")  # fmt: skip
 
@@ -197,36 +199,36 @@ def with_vectors(language: "Language", path: Path) -> "Language":
 
 
 def from_text(
-    source: "Language", target: "Language", method: str, k: int, seed: int, device: str, quiet: bool
+    source: "Language",
+    target: "Language",
+    method: str | None,
+    latents: bool,
+    k: int,
+    seed: int,
+    device: str,
+    quiet: bool,
 ) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """Dictionary and summary of two corpora."""
+    """Dictionary and summary of two corpora, by a method or, where none is given, by those that suit them."""
     from dataclasses import asdict
 
-    from sae_translate.align.contexts import ContextsConfig, align_contexts
-    from sae_translate.align.decipher import DecipherConfig
-    from sae_translate.align.matching import MatchConfig
-    from sae_translate.align.profiles import ProfilesConfig, match_profiles
+    from sae_translate.align.contexts import ContextsConfig
     from sae_translate.align.together import TogetherConfig, align_together
     from sae_translate.align.vectors import VectorsConfig
     from sae_translate.cli import progress
-    from sae_translate.translate.dictionary import decipher_and_read
+    from sae_translate.translate.portfolio import OF_LATENTS, OF_WORDS, align_languages
 
     if k > len(target.items):
         raise UserError(f"-k is {k} and {target.name} holds {len(target.items):,} items: give a smaller -k")
-    by_contexts = ContextsConfig(seed=seed, device=device)
     with progress.bar("aligning", 100, "%", quiet) as advance:
         told = progress.share(advance)
-        alignment = choose({
-            "contexts": lambda: align_contexts(source, target, by_contexts, told),
-            "decipher": lambda: decipher_and_read(
-                source, target, DecipherConfig(seed=seed, device=device), told).alignment,
-            "profiles": lambda: match_profiles(
-                source, target, ProfilesConfig(match=MatchConfig(seed=seed), device=device)),
-            "together": lambda: align_together(
-                source, target, TogetherConfig(VectorsConfig(seed=seed), by_contexts), told),
-        }, method, "method")()  # fmt: skip
+        if method == "together":
+            config = TogetherConfig(VectorsConfig(seed=seed), ContextsConfig(seed=seed, device=device))
+            alignment = align_together(source, target, config, told)
+        else:
+            ways = (method,) if method else OF_LATENTS if latents else OF_WORDS
+            alignment = align_languages(source, target, ways, seed, device, told)
     return dictionary_of(alignment, k), {
-        "method": method, "n_source": len(source.items), "n_target": len(target.items),
+        "method": alignment.record["method"], "n_source": len(source.items), "n_target": len(target.items),
         "objective": alignment.objective, "verdict": asdict(alignment.verdict),
         "mean_confidence": float(alignment.confidence.mean()), "record": alignment.record,
     }  # fmt: skip

@@ -84,8 +84,8 @@ def run(
         ), strict=True)  # fmt: skip
         alignment = None
         if chosen.start == "alignment":
-            words = not any(map(is_cache, (source, target)))
-            alignment = align(*aligned, words, training.seed, team.device, quiet)
+            latents = any(map(is_cache, (source, target)))
+            alignment = align(*aligned, latents, training.seed, team.device, quiet)
 
         from sae_translate.translate.training import train
 
@@ -143,18 +143,14 @@ def sinks_of(log: Path | None, tensorboard: Path | None) -> "list[Sink]":
     return sinks if tensorboard is None else [*sinks, training_log.tensorboard(tensorboard)]
 
 
-def align(source: "Language", target: "Language", words: bool, seed: int, device: str, quiet: bool) -> "Alignment":
-    """The dictionary that training starts from, with its verdict: of words by contexts, of latents by decipherment."""
-    from sae_translate.align.contexts import ContextsConfig, align_contexts
-    from sae_translate.align.decipher import DecipherConfig
+def align(source: "Language", target: "Language", latents: bool, seed: int, device: str, quiet: bool) -> "Alignment":
+    """The dictionary that training starts from, with its verdict."""
     from sae_translate.cli import progress
-    from sae_translate.translate.dictionary import decipher_and_read
+    from sae_translate.translate.portfolio import OF_LATENTS, OF_WORDS, align_languages
 
     with progress.bar("aligning", 100, "%", quiet) as advance:
-        told = progress.share(advance)
-        if words:
-            return align_contexts(source, target, ContextsConfig(seed=seed, device=device), told)
-        return decipher_and_read(source, target, DecipherConfig(seed=seed, device=device), told).alignment
+        ways = OF_LATENTS if latents else OF_WORDS
+        return align_languages(source, target, ways, seed, device, progress.share(advance))
 
 
 def verdict_of(alignment: "Alignment | None") -> bool | None:
