@@ -25,7 +25,8 @@ LEAST = 0.03
 
 LOOKS, MORE_STARTS = (192, 256), 3
 """Items that are looked at first, from one start. Where none of these looks convinces, `null_core` items are looked at
-and each fit, of the surrogates too, has so many starts: one may have been bad."""
+and each fit, of the surrogates too, has so many starts: one may have been bad. What falls short by itself is not set
+against surrogates, in the last look against one of a single start."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,15 @@ def judge(
         sides = shrink(cipher, size), shrink(plain, size)
         found = trial(*sides, config, generator, starts)
         asked = max(config.margin * found.learnt, LEAST)
-        if starts == 1 and found.score <= asked:
-            continue  # whatever the surrogates do, this look does not convince
+        may_convince = found.score > asked  # if not, whatever the surrogates do
+        if starts == 1 and not may_convince:
+            continue
         null = []
         for number in range(config.null_surrogates):
             if progress is not None:
                 progress("null", number + 1, config.null_surrogates)
-            null.append(trial(sides[0], backwards(sides[1]), config, generator, starts))
+            own = starts if may_convince else 1
+            null.append(trial(sides[0], backwards(sides[1]), config, generator, own))
         floor = max(0.0, *(surrogate.score for surrogate in null))
         threshold = floor + asked
         if believed := found.score > threshold:

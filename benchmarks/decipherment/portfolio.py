@@ -1,0 +1,115 @@
+"""Measure `align_languages`: which way it takes to a dictionary of two texts, and whether it abstains without one.
+
+    OMP_NUM_THREADS=1 python benchmarks/decipherment/portfolio.py --seeds 3
+
+Chains and ciphers are those of ../alignment/matching.py, pairs of natural languages and controls those of words.py.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "alignment"))
+from matching import drawn, english
+from words import Task, docs, documents_of, precision, shuffled, tatoeba, words_of
+
+from sae_translate.languages.hmm import symbol_language
+from sae_translate.languages.language import Language
+from sae_translate.languages.text import keep_items, most_frequent, word_language
+from sae_translate.translate.portfolio import align_languages
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = ROOT.parent / "shared" / "data" / "text"
+
+
+def chains(seed: int, kind: str = "same") -> Task:
+    """A Markov language of 300 symbols and the same, or another, under other names."""
+    source, target, key, _ = drawn(300, 300_000, seed, kind)
+    sides = [symbol_language(side, 300, name) for side, name in ((source, "chain"), (target, "cipher"))]
+    gold = {} if kind == "independent" else {i: frozenset({int(j)}) for i, j in enumerate(key)}
+    return Task(*sides, {"true": gold} if gold else {})
+
+
+def cipher(size: int, seed: int) -> Task:
+    """English and English, disjoint sentences; the target's names tell nothing, as no method reads them."""
+    documents = english()
+    order = np.random.default_rng(seed).permutation(len(documents))
+    sides: list[Language] = []
+    for name, half in (("English", order[::2]), ("cipher", order[1::2])):
+        language = word_language([documents[i] for i in half], name)
+        sides.append(keep_items(language, most_frequent(language, size)))
+    place = {word: j for j, word in enumerate(sides[1].items)}
+    gold = {i: frozenset({place[word]}) for i, word in enumerate(sides[0].items) if word in place}
+    return Task(sides[0], sides[1], {"itself": gold})
+
+
+def cases(seed: int) -> Iterator[tuple[str, Task]]:
+    yield "Markov chain, 300 symbols, and its cipher", chains(seed)
+    yield "1,000 English words and their cipher, disjoint sentences", cipher(1000, seed)
+    yield "Tatoeba English and German, 1,000 words, disjoint sentences", tatoeba(1000, seed)
+    italian = docs(1000)
+    yield "Italian and French documentation, 1,000 words, no shared document", italian
+    yield "control: a chain and the cipher of another", chains(seed, "independent")
+    german = tatoeba(400, seed)
+    mixed = Task(shuffled(german.source, seed), german.target, {})
+    yield "control: English, words shuffled in sentences, and German", mixed
+    yield "control: Italian documentation and German sentences", Task(docs(400).source, german.target, {})
+    stories = words_of(documents_of(TEXT / "tinystories" / "tinystories_1000.json"), "stories", 400)
+    bible = words_of(documents_of(TEXT / "bible" / "deu-Tafel.txt.gz"), "Bible", 400)
+    yield "control: English stories and German Bible", Task(stories, bible, {})
+
+
+def measured(case: str, task: Task, seed: int) -> dict:
+    began = time.process_time()
+    found = align_languages(task.source, task.target, seed=seed)
+    took = time.process_time() - began
+    tried = found.record["tried"]
+    gold = next(iter(task.gold.values()), None)
+    score = precision(found, task.source, gold, len(task.source.items)) if gold else {}
+    return {"case": case, "seed": seed, "cpu_seconds": took, "tried": tried, "method": found.record["method"],
+            "believed": found.verdict.believed, **score}  # fmt: skip
+
+
+def spread(rows: list[dict], name: str, digits: int = 3) -> str:
+    values = [row[name] for row in rows if name in row]
+    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})" if values else ""
+
+
+def page(result: dict) -> str:
+    lines = ["# Ways of alignment tried in turn", "",
+             "`align_languages`, which `sae-translate align` and `train` call for two texts: contexts, then matching "
+             "one to one, then decipherment, until one is believed. Means over seeds (range), one thread.", "",
+             "| case | seeds | believed | by | P@1 | of tokens | CPU s |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for case in dict.fromkeys(row["case"] for row in result["rows"]):
+        own = [row for row in result["rows"] if row["case"] == case]
+        by = ", ".join(sorted({row["method"] if row["believed"] else "none" for row in own}))
+        believed = f"{sum(row['believed'] for row in own)} of {len(own)}"
+        figures = spread(own, "p_at_1"), spread(own, "token_weighted"), spread(own, "cpu_seconds", 0)
+        lines.append(f"| {case} | {len(own)} | {believed} | {by} | {' | '.join(figures)} |")
+    return "\n".join([*lines, "", *(f"`{command}`  " for command in result["commands"]), ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "portfolio")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    command = " ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/portfolio.py", *sys.argv[1:]])
+    result: dict = {"torch": torch.__version__, "commands": [command], "rows": []}
+    for seed in range(given.seeds):
+        for case, task in cases(seed):
+            result["rows"].append(measured(case, task, seed))
+            print(json.dumps(result["rows"][-1]), flush=True)
+    given.out.with_suffix(".json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    given.out.with_suffix(".md").write_text(page(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
