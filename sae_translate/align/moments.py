@@ -27,8 +27,6 @@ class MomentsConfig:
     "Distances, in positions, at which covariances are compared; 0 must be among them."
     steps: int = 12
     "Steps of alternating least squares."
-    ridge: float = 0.05
-    "Of every step, as a share of the mean square of what is regressed on."
 
 
 def lagged_correlations(corpus: Corpus, lags: Sequence[int]) -> Float[np.ndarray, "lags n n"]:
@@ -52,18 +50,24 @@ def fitted_mixture(
     source: Float[np.ndarray, "lags n n"],
     target: Float[np.ndarray, "lags m m"],
     start: Float[np.ndarray, "n m"],
-    config: MomentsConfig,
+    steps: int,
 ) -> Float[np.ndarray, "n m"]:
     """W such that `source` is near W `target` W' at every lag: each step is a ridge regression on `target` W', and goes
-    half the way."""
+    half the way.
+
+    The ridge is no knob: with noise of variance s on every correlation and a prior of variance t on every weight, the
+    likeliest W solves `W (square + s/t) = product`, and both are read off the fit as it stands.
+    """
     mixture = start
-    for _ in range(config.steps):
+    for _ in range(steps):
         gram = mixture.T @ mixture
-        product, square = np.zeros_like(mixture), np.zeros_like(gram)
+        product, square, missed = np.zeros_like(mixture), np.zeros_like(gram), 0.0
         for k, c in zip(source, target, strict=True):
-            product += k @ (mixture @ c.T) + k.T @ (mixture @ c)
+            ahead = mixture @ c
+            product += k @ (mixture @ c.T) + k.T @ ahead
             square += c @ (gram @ c.T) + c.T @ (gram @ c)
-        square[np.diag_indices_from(square)] += config.ridge * np.trace(square) / len(square) + TINY
+            missed += float(np.square(k - ahead @ mixture.T).mean()) / len(source)
+        square[np.diag_indices_from(square)] += missed / max(float(np.square(mixture).mean()), TINY) + TINY
         mixture = (mixture + np.linalg.solve(square, product.T).T) / 2
     return mixture
 
@@ -93,5 +97,5 @@ def expected_correlations(
     for joint, (own, other) in ((coupling, sides), (coupling.T, sides[::-1])):
         of_other = joint.sum(axis=0)
         start = np.divide(joint, of_other, out=np.zeros_like(joint), where=of_other > 0)
-        found.append(correlations_of(fitted_mixture(own, other, start, config), other[config.lags.index(0)]))
+        found.append(correlations_of(fitted_mixture(own, other, start, config.steps), other[config.lags.index(0)]))
     return (found[0] + found[1].T) / 2
