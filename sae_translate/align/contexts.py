@@ -52,7 +52,7 @@ class ContextsConfig:
     "Lags of the verdict's two dictionaries, which share no evidence."
     null_surrogates: int = 1
     "Surrogates of the target against which the result is judged; 0 gives no verdict."
-    margin: float = 0.1
+    margin: float = 0.12
     "Share of items on which the verdict's two dictionaries must agree beyond what they do with the best surrogate."
     decipher: DecipherConfig = field(default_factory=lambda: DecipherConfig(min_count=5.0))
     "How the core is deciphered; its min_count holds for all items, its lags for the core."

@@ -45,7 +45,7 @@ def run(
         str | None,
         typer.Option(
             help="Of text and caches: contexts for words, profiles where every item has one partner, decipher for "
-            "latents. By default a cache is deciphered, and of two texts these are tried in turn until one is believed."
+            "latents. By default a cache is deciphered, and of two texts the first two are tried in turn."
         ),
     ] = None,
     source_vectors: Annotated[

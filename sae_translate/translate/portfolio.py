@@ -45,8 +45,9 @@ WAYS: dict[str, Callable[[Language, Language, int, str, Progress | None], Alignm
 }
 """By the contexts that items prefer (two natural languages), by matching one to one what stands next to what (ciphers,
 chains), and by decipherment of lagged co-occurrence (latents, and items that stand for several)."""
-OF_WORDS, OF_LATENTS = tuple(WAYS), ("decipher",)
-"Ways that suit two texts, cheapest first, and those that suit latents."
+OF_WORDS, OF_LATENTS = ("contexts", "profiles"), ("decipher",)
+"""Ways that suit two texts, cheapest first, and those that suit latents: between two natural languages decipherment
+finds little and its verdict is easily won (reports/portfolio.md)."""
 
 
 def align_languages(
