@@ -27,6 +27,7 @@ from sae_translate.align.invariants import log_odds
 from sae_translate.align.matching import MatchConfig, departures, match_counts
 from sae_translate.align.profiles import ProfilesConfig, match_profiles
 from sae_translate.languages.hmm import bijective, random_transitions, sample, symbol_language
+from sae_translate.languages.language import Language
 from sae_translate.languages.text import keep_items, most_frequent, word_language
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,16 +170,20 @@ def english() -> list[str]:
     return documents
 
 
-def cipher(size: int, seed: int, share: float = 1.0) -> dict:
-    """English against English: the share of a side's tokens, among its most frequent words, that are read right.
-    Of the documents so large a share is read."""
+def english_halves(size: int, seed: int, share: float = 1.0) -> tuple[Language, Language]:
+    """Disjoint halves of so large a share of the documents, the most frequent words of each."""
     documents = english()
     order = np.random.default_rng(seed).permutation(len(documents))[: round(share * len(documents))]
     sides = []
     for number, half in enumerate((order[::2], order[1::2])):
         language = word_language([documents[i] for i in half], f"half {number}")
         sides.append(keep_items(language, most_frequent(language, size)))
-    source, target = sides
+    return sides[0], sides[1]
+
+
+def cipher(size: int, seed: int, share: float = 1.0) -> dict:
+    """English against English: the share of a side's tokens, among its most frequent words, that are read right."""
+    source, target = sides = english_halves(size, seed, share)
     match = MatchConfig(seed=seed, null_surrogates=1, runs=1, probes=1, rivals=1)
     found, seconds = timed(lambda: match_profiles(source, target, ProfilesConfig(max_items=size, match=match)))
     answers = [target.items[j] for j in found(np.arange(size))]

@@ -183,25 +183,31 @@ def measured(case: str, method: str, task: Task, size: int, seed: int) -> dict:
     return report(case, method, made, task, size, seed)
 
 
-def controls(seed: int) -> list[dict]:
+def unrelated(seed: int, size: int = 400) -> dict[str, tuple[Language, Language]]:
     """Pairs of languages that share nothing, and two that share a language but no domain."""
-    size = 400
     task = tatoeba(size, seed)
     french = docs(size)
     text = DATA / "text"
     bible = words_of(documents_of(text / "bible" / "deu-Tafel.txt.gz"), "German Bible", size)
     stories = words_of(documents_of(text / "tinystories" / "tinystories_1000.json"), "English stories", size)
-    given = {
+    return {
         "English, words shuffled in sentences, and German": (shuffled(task.source, seed), task.target),
         "English sentences and French documentation": (task.source, french.target),
         "Italian documentation and German sentences": (french.source, task.target),
         "English stories and German Bible": (stories, bible),
         "English stories and English sentences": (stories, task.source),
     }
-    own = [frozenset({i for i, other in enumerate(task.source.items) if other == word}) for word in stories.items]
-    answers = {"English stories and English sentences": {i: found for i, found in enumerate(own) if found}}
-    return [measured(name, "contexts", Task(*sides, {"itself": answers[name]} if name in answers else {}), size, seed)
-            for name, sides in given.items()]  # fmt: skip
+
+
+def controls(seed: int) -> list[dict]:
+    size, rows = 400, []
+    for name, (source, target) in unrelated(seed, size).items():
+        gold = {}
+        if name == "English stories and English sentences":
+            place = {word: i for i, word in enumerate(target.items)}
+            gold = {"itself": {i: frozenset({place[word]}) for i, word in enumerate(source.items) if word in place}}
+        rows.append(measured(name, "contexts", Task(source, target, gold), size, seed))
+    return rows
 
 
 @dataclass(frozen=True)

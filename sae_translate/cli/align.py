@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from activation_cache.errors import UserError, choose
-from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language, with_recorded
+from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language, usual_ways, with_recorded
 from sae_translate.cli.vector_files import SUFFIXES, read_pairs, read_vectors
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def run(
             files = (source_vectors, target_vectors)
             languages = [with_vectors(*side) for side in zip(languages, files, strict=True)]
             method = "together"
-        latents = any(map(is_cache, (source, target)))
-        table, summary = from_text(*languages, method, latents, k, seed, device, as_json)
+        ways = (method,) if method else usual_ways(source, target)
+        table, summary = from_text(*languages, ways, k, seed, device, as_json)
         tensors = {}
     summary = plain({"format": FORMAT, "source": Path(source).name, "target": Path(target).name, **summary})
 
@@ -201,31 +201,29 @@ def with_vectors(language: "Language", path: Path) -> "Language":
 def from_text(
     source: "Language",
     target: "Language",
-    method: str | None,
-    latents: bool,
+    ways: tuple[str, ...],
     k: int,
     seed: int,
     device: str,
     quiet: bool,
 ) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """Dictionary and summary of two corpora, by a method or, where none is given, by those that suit them."""
+    """Dictionary and summary of two corpora by these ways in turn, or by text and vectors together."""
     from dataclasses import asdict
 
     from sae_translate.align.contexts import ContextsConfig
     from sae_translate.align.together import TogetherConfig, align_together
     from sae_translate.align.vectors import VectorsConfig
     from sae_translate.cli import progress
-    from sae_translate.translate.portfolio import OF_LATENTS, OF_WORDS, align_languages
+    from sae_translate.translate.portfolio import align_languages
 
     if k > len(target.items):
         raise UserError(f"-k is {k} and {target.name} holds {len(target.items):,} items: give a smaller -k")
     with progress.bar("aligning", 100, "%", quiet) as advance:
         told = progress.share(advance)
-        if method == "together":
+        if ways == ("together",):
             config = TogetherConfig(VectorsConfig(seed=seed), ContextsConfig(seed=seed, device=device))
             alignment = align_together(source, target, config, told)
         else:
-            ways = (method,) if method else OF_LATENTS if latents else OF_WORDS
             alignment = align_languages(source, target, ways, seed, device, told)
     return dictionary_of(alignment, k), {
         "method": alignment.record["method"], "n_source": len(source.items), "n_target": len(target.items),

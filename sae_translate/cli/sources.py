@@ -22,6 +22,13 @@ def is_cache(source: str) -> bool:
     return (Path(source).expanduser() / "manifest.json").is_file()
 
 
+def usual_ways(source: str, target: str) -> tuple[str, ...]:
+    """The ways of alignment that suit what these names stand for."""
+    from sae_translate.translate.portfolio import OF_LATENTS, OF_WORDS
+
+    return OF_LATENTS if is_cache(source) or is_cache(target) else OF_WORDS
+
+
 def documents_of(source: str, column: str | None, seed: int) -> Iterator[str]:
     """The documents of a text: a file, a folder, a hub name, or generated stories. `FILE:2` is column 2 of the file."""
     from activation_cache.text import load_documents

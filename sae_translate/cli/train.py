@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from activation_cache.errors import UserError
-from sae_translate.cli.sources import GENERATED, TEXT_SEED, is_cache, read_language
+from sae_translate.cli.sources import GENERATED, TEXT_SEED, read_language, usual_ways
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -84,8 +84,7 @@ def run(
         ), strict=True)  # fmt: skip
         alignment = None
         if chosen.start == "alignment":
-            latents = any(map(is_cache, (source, target)))
-            alignment = align(*aligned, latents, training.seed, team.device, quiet)
+            alignment = align(*aligned, usual_ways(source, target), training.seed, team.device, quiet)
 
         from sae_translate.translate.training import train
 
@@ -143,13 +142,14 @@ def sinks_of(log: Path | None, tensorboard: Path | None) -> "list[Sink]":
     return sinks if tensorboard is None else [*sinks, training_log.tensorboard(tensorboard)]
 
 
-def align(source: "Language", target: "Language", latents: bool, seed: int, device: str, quiet: bool) -> "Alignment":
+def align(
+    source: "Language", target: "Language", ways: tuple[str, ...], seed: int, device: str, quiet: bool
+) -> "Alignment":
     """The dictionary that training starts from, with its verdict."""
     from sae_translate.cli import progress
-    from sae_translate.translate.portfolio import OF_LATENTS, OF_WORDS, align_languages
+    from sae_translate.translate.portfolio import align_languages
 
     with progress.bar("aligning", 100, "%", quiet) as advance:
-        ways = OF_LATENTS if latents else OF_WORDS
         return align_languages(source, target, ways, seed, device, progress.share(advance))
 
 

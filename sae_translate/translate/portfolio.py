@@ -83,11 +83,13 @@ def align_languages(
 
 
 def is_believed(alignment: Alignment) -> bool:
-    """Whether its verdict, which it must have, says so."""
-    return alignment.verdict is not None and alignment.verdict.believed
+    """Whether its verdict, which every way gives, says so."""
+    assert alignment.verdict is not None
+    return alignment.verdict.believed
 
 
 def margin_of(alignment: Alignment) -> float:
     """By how much of its threshold its objective passes that, or falls short."""
-    verdict = alignment.verdict
-    return -float("inf") if verdict is None else (verdict.objective - verdict.threshold) / max(verdict.threshold, 1e-9)
+    assert alignment.verdict is not None
+    objective, threshold = alignment.verdict.objective, alignment.verdict.threshold
+    return (objective - threshold) / max(threshold, 1e-9)
