@@ -1,6 +1,6 @@
 """Alignment from vectors: a dictionary between two sets of vectors in unrelated coordinates, without a pair."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from activation_cache.errors import UserError, choose
 from sae_translate.align.alignment import Alignment, NullVerdict
+from sae_translate.align.posterior import fit_posterior
 from sae_translate.align.procrustes import LinearMap, normalised, normalising_means, polar, reweighted
 from sae_translate.align.ranks import rank_evidence, reranked
 from sae_translate.align.retrieval import Neighbours, check_vectors, mutual_pairs, retrieve, unit
@@ -27,6 +28,10 @@ from sae_translate.align.starts import STARTS, landmark_scores
 from sae_translate.languages.language import Language
 
 Progress = Callable[[str, int, int], None]
+Side = tuple[Tensor, Tensor]
+"Vectors of one side, n x d: as they came, and normalised."
+Known = tuple[Side, Side]
+"Vectors of pairs known to be the same, row beside row: of the source, of the target."
 RERANKED = 40
 "Of how many of the nearest ranks of frequency may change the order."
 
@@ -40,11 +45,13 @@ class VectorsConfig:
     core: int = 1000
     "How many of the most frequent items on each side are aligned first."
     wide: int = 5000
-    "How many a further search sees: points that come in no order have few in common among the first of each side."
+    """How many a further search sees: points that come in no order have few in common among the first of each side.
+    Memory and time grow with its square."""
     axes: int = 150
     "Principal axes a search begins with, before one in all: fewer are faster and, for words, more robust."
     searches: int = 4
-    "Most searches made: of the core along the leading axes, along all, then of the wide core likewise."
+    """Most searches made: of the core along the leading axes, along all, then of the wide core by `fit_posterior`,
+    which bears noise, and along the leading axes."""
     start_sharpness: float = 1.0
     "Sharpness of the first coupling, per standard deviation of the start's scores."
     pairs_weight: float = 3.0
@@ -55,6 +62,17 @@ class VectorsConfig:
     "Sharpness of transport, per unit of cosine, in the first step."
     last_sharpness: float = 20.0
     "Sharpness in the last step; the objective is measured with it."
+    noise: float = 2.0
+    "Standard deviations of noise a coordinate that `fit_posterior` starts from: rather too many than too few."
+    noisy_steps: int = 40
+    "Its steps of annealing."
+    noisy_first: float = 0.05
+    "Share of the likelihood in the first of them."
+    held_out: float = 0.1
+    "Share of the sources that it is judged by and not fitted on."
+    held_out_margin: float = 0.1
+    """By how much more of them must be mutual choices than against surrogates, or by three standard errors of such a
+    difference where they are few."""
     grown: int = 5000
     "How many of the most frequent items the map is fitted on in the end."
     growth: tuple[float, ...] = (8.0, 10.0, 12.0, 15.0, 18.0, 20.0)
@@ -98,6 +116,7 @@ class VectorFit:
     source_means: Float[Tensor, "times d"]
     target_means: Float[Tensor, "times e"]
     objective: float
+    "Mean cosine of what is coupled to what; where noise was borne, the share of held-out sources that is mutual."
     verdict: NullVerdict | None
     objectives: tuple[float, ...]
     "Of every search."
@@ -115,26 +134,31 @@ class VectorFit:
 class _Search:
     """The most frequent vectors of either side, as they came and normalised, and how many axes to begin with."""
 
-    source: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]
-    target: tuple[Float[Tensor, "m e"], Float[Tensor, "m e"]]
+    source: Side
+    target: Side
     axes: int
+    measure = "mapped sources lie at a mean cosine of {:.3f} to their targets"
 
     def scrambled(self, config: VectorsConfig, generator: torch.Generator) -> "_Search":
         """The same against a surrogate of the target."""
         raw = scrambled(self.target[0], generator)
         return replace(self, target=(raw, normalised(raw, normalising_means(raw, config.normalisations))))
 
+    def margin(self, config: VectorsConfig, null: Sequence[float]) -> float:
+        """By how much the objective must exceed the surrogates'."""
+        return config.margin
+
     def run(
         self,
         config: VectorsConfig,
         generator: torch.Generator,
-        known: tuple[Float[Tensor, "pairs d"], Float[Tensor, "pairs e"]] | None = None,
+        known: Known | None = None,
     ) -> tuple[float, Float[Tensor, "n m"]]:
         """Objective and coupling of annealed self-learning."""
         (raw_x, whole_x), (raw_y, whole_y) = self.source, self.target
         scores = choose(STARTS, config.start, "start")(raw_x, raw_y, generator)
         if known is not None:
-            scores = scores + config.pairs_weight * landmark_scores(raw_x, raw_y, *known)
+            scores = scores + config.pairs_weight * landmark_scores(raw_x, raw_y, known[0][0], known[1][0])
         x, y = (unit(side @ principal_axes(side, self.axes)) for side in (whole_x, whole_y))
         schedule = annealing(config.first_sharpness, config.last_sharpness, config.steps)
         rotation = self_learn(x, y, transport(scores, config.start_sharpness), schedule)
@@ -143,33 +167,60 @@ class _Search:
         return transport_objective(mapped, whole_y, config.last_sharpness), coupling
 
 
+class _NoisySearch(_Search):
+    """The same by the posterior's mean, judged by sources that the fit never saw."""
+
+    measure = "{:.3f} of the sources kept out of the fit choose a target that chooses them"
+
+    def run(
+        self,
+        config: VectorsConfig,
+        generator: torch.Generator,
+        known: Known | None = None,
+    ) -> tuple[float, Float[Tensor, "n m"]]:
+        """Share of held-out sources that are mutual choices, and the coupling of all."""
+        held_out = torch.zeros(len(self.source[0]), dtype=torch.bool)
+        held_out[torch.randperm(len(held_out), generator=generator)[: self.n_held_out(config)]] = True
+        fit = fit_posterior(
+            self.source, self.target, held_out.to(self.source[0].device), config.noise, config.noisy_steps,
+            config.noisy_first, generator, None if known is None else (known[0][1], known[1][1]),
+        )  # fmt: skip
+        return fit.held_out, transport(unit(self.source[1] @ fit.rotation) @ self.target[1].T, config.last_sharpness)
+
+    def n_held_out(self, config: VectorsConfig) -> int:
+        return max(1, round(len(self.source[0]) * config.held_out))
+
+    def margin(self, config: VectorsConfig, null: Sequence[float]) -> float:
+        share = max((*null, config.held_out_margin))
+        return max(config.held_out_margin, 3 * (2 * share * (1 - share) / self.n_held_out(config)) ** 0.5)
+
+
 def _searches(
-    source: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]],
-    target: tuple[Float[Tensor, "m e"], Float[Tensor, "m e"]],
+    source: Side,
+    target: Side,
     config: VectorsConfig,
 ) -> list[_Search]:
     """Cheapest first; what would look at the same again is left out."""
     most = max(len(source[0]), len(target[0]))
     widest = max(source[0].shape[1], target[0].shape[1])
-    sizes = dict.fromkeys(min(size, most) for size in (config.core, config.wide))
+    leading, core, wide = min(config.axes, widest), min(config.core, most), min(config.wide, most)
+    kinds = [(_Search, core, leading), (_Search, core, widest), (_NoisySearch, wide, widest), (_Search, wide, leading)]
     return [
-        _Search(tuple(side[:size] for side in source), tuple(side[:size] for side in target), axes)
-        for size in sizes
-        for axes in dict.fromkeys(min(axes, widest) for axes in (config.axes, widest))
+        kind(tuple(side[:size] for side in source), tuple(side[:size] for side in target), axes)
+        for kind, size, axes in dict.fromkeys(kinds)
     ][: config.searches]
 
 
-def _known(
-    source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], pairs: Int[Tensor, "pairs 2"]
-) -> tuple[Float[Tensor, "pairs d"], Float[Tensor, "pairs e"]]:
+def _known(source: Side, target: Side, pairs: Int[Tensor, "pairs 2"]) -> Known:
     """The vectors of known pairs."""
-    most = torch.tensor([len(source), len(target)])
-    if len(pairs) == 0 or (pairs < 0).any() or (pairs >= most).any():
+    sizes = [len(source[0]), len(target[0])]
+    if len(pairs) == 0 or (pairs < 0).any() or (pairs >= torch.tensor(sizes)).any():
         raise UserError(
             f"{len(pairs)} pairs were given, of rows up to {pairs.amax(0).tolist() if len(pairs) else 'none'}: give at "
-            f"least one, of rows below {len(source):,} and {len(target):,}"
+            f"least one, of rows below {sizes[0]:,} and {sizes[1]:,}"
         )
-    return source[pairs[:, 0]], target[pairs[:, 1]]
+    rows, columns = pairs.unbind(dim=1)
+    return tuple(side[rows] for side in source), tuple(side[columns] for side in target)
 
 
 @dataclass(frozen=True)
@@ -179,21 +230,25 @@ class _Found:
     objective: float
     coupling: Float[Tensor, "n m"]
     null: tuple[float, ...]
+    asked: float
+    "By how much the objective must exceed the surrogates'."
+    measure: str
+    "What the objective says, with a place for it."
 
     @property
     def margin(self) -> float:
         return self.objective - max(self.null, default=0.0)
 
 
-def _judged(found: _Found, number: int, config: VectorsConfig) -> NullVerdict:
-    threshold = max(found.null) + config.margin
+def _judged(found: _Found, number: int) -> NullVerdict:
+    threshold = max(found.null) + found.asked
     believed = found.objective > threshold
     reason = (
-        f"mapped sources lie at a mean cosine of {found.objective:.3f} to their targets; the same search against "
-        f"targets whose axes were shuffled reaches {max(found.null):.3f}, and {threshold:.3f} was asked for: "
+        f"{found.measure.format(found.objective)}; the same search against targets whose axes were shuffled reaches "
+        f"{max(found.null):.3f}, and {threshold:.3f} was asked for: "
         + ("the two spaces share their shape" if believed else "no shared shape was found, so no answer is given")
     )
-    evidence = {"margin": found.margin, "searches": number}
+    evidence = {"margin": found.margin, "margin_asked": found.asked, "searches": number}
     return NullVerdict(found.objective, found.null, threshold, believed, reason, evidence)
 
 
@@ -207,36 +262,37 @@ def fit_vectors(
     """Maps of two sets of vectors, most frequent first, into one space. Dimensions may differ.
 
     A core is aligned by annealed self-learning and judged against surrogates; where that does not convince, further
-    searches follow, of more items, and the one that stands highest above its own surrogates is kept. It is grown to
-    more items and reweighted. Memory: the greater of `wide` and `grown`, squared. Bit-reproducible by `config.seed` on
-    one machine and number of threads. `pairs` are rows (source, target) known to be the same, a few or
-    many: runs start from them too. Raises `UserError` for vectors that are undefined or too few, or pairs of none.
+    searches follow, of more items and under noise, and the one that stands highest above its surrogates is kept. It is
+    grown to more items and reweighted. Memory: the greater of `wide` and `grown`, squared. Bit-reproducible by
+    `config.seed` on one machine and number of threads. `pairs` are rows (source, target) known to be the same, a few
+    or many: runs start from them too. Raises `UserError` for vectors that are undefined or too few, or pairs of none.
     """
     check_vectors("source", source)
     check_vectors("target", target)
-    known = None if pairs is None else _known(source, target, pairs)
     choose(STARTS, config.start, "start")
     generator = torch.Generator().manual_seed(config.seed)
     source_means, target_means = (normalising_means(side, config.normalisations) for side in (source, target))
     x, y = normalised(source, source_means), normalised(target, target_means)
+    known = None if pairs is None else _known((source, x), (target, y), pairs)
     told = progress or (lambda stage, done, total: None)
     found: list[_Found] = []
     searches = _searches((source, x), (target, y), config)
     for number, search in enumerate(searches, 1):
         surrogates = [search.scrambled(config, generator) for _ in range(config.null_surrogates)]
         null = tuple(surrogate.run(config, generator)[0] for surrogate in surrogates)
-        found.append(_Found(*search.run(config, generator, known), null))
+        objective, coupling = search.run(config, generator, known)
+        found.append(_Found(objective, coupling, null, search.margin(config, null), search.measure))
         told("search", number, len(searches))
-        if not null or found[-1].margin > config.margin:
+        if not null or found[-1].margin > found[-1].asked:
             break
-    best = max(found, key=lambda one: one.margin)
+    best = max(found, key=lambda one: one.margin - one.asked)
     grown = max(config.grown, *best.coupling.shape)
     return VectorFit(
         map=_grown(x[:grown], y[:grown], best.coupling, config),
         source_means=source_means,
         target_means=target_means,
         objective=best.objective,
-        verdict=_judged(best, len(found), config) if best.null else None,
+        verdict=_judged(best, len(found)) if best.null else None,
         objectives=tuple(one.objective for one in found),
     )
 
@@ -298,7 +354,7 @@ def ranked_targets(
     posterior = torch.softmax(config.last_sharpness / 2 * best.scores, dim=1)
     belief = 1.0
     if fit.verdict is not None:
-        belief = float(np.clip(fit.verdict.evidence["margin"] / max(config.margin, 1e-9), 0, 1))
+        belief = float(np.clip(fit.verdict.evidence["margin"] / max(fit.verdict.evidence["margin_asked"], 1e-9), 0, 1))
         belief *= float(fit.verdict.believed)
     return RankedTargets(best, posterior, mutual, posterior[:, 0] * (1 + mutual) / 2 * belief)
 
