@@ -63,6 +63,19 @@ def test_pairs_counted_densely_and_in_blocks_are_the_same_pairs(at_once, mkl, mo
         assert (lag == 30) == (expected.sum() == 0)
 
 
+@pytest.mark.parametrize("weighed", [False, True])
+def test_pairs_of_positions_that_hold_one_item_or_none_are_the_same_pairs(weighed):
+    rng = np.random.default_rng(1)
+    held = np.zeros((60, 7), np.float32)
+    held[np.arange(60), rng.integers(7, size=60)] = rng.random(60) if weighed else 1
+    held[::9] = 0
+    rows, columns = sparse.csr_array(held), sparse.csr_array(held[:, :4])
+    segments = np.array([0, 25, 25, 60])
+    for lag in (1, -2, 3, 40):
+        expected = lagged_cooccurrence(rows, columns, segments, lag).toarray()
+        assert np.allclose(lagged_counts(rows, columns, segments, lag), expected, atol=1e-5)
+
+
 def test_what_the_kept_items_leave_out_stands_in_the_other_column():
     shared = share_positions(corpus_of([[0, 1, 2, 0]], 3).matrix)
     assert np.array_equal(fold(shared, np.array([2, 0]), True).toarray(), [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]])

@@ -44,8 +44,10 @@ def lagged_counts(
     lag: int,
 ) -> Float[np.ndarray, "rows columns"]:
     """`lagged_cooccurrence` as a dense array of double precision; several times faster, as parts of the text are added
-    up whose products stay in the processor's cache."""
+    up whose products stay in the processor's cache, and where no position holds two items, as in text, ten times."""
     first, second = followers(segments, lag)
+    if all(np.diff(side.indptr).max(initial=0) <= 1 for side in (rows, columns)):
+        return _pairs_of_single_items(rows, columns, first, second)
     counts = np.zeros((rows.shape[1], columns.shape[1]))
     add = PRODUCTS[torch.backends.mkl.is_available()]
     for begin in range(0, len(first), AT_ONCE):
@@ -54,6 +56,34 @@ def lagged_counts(
         add(table, rows[first[part]].T.tocsr(), columns[second[part]])
         counts += table
     return counts
+
+
+def _pairs_of_single_items(
+    rows: sparse.csr_array, columns: sparse.csr_array, first: Int[np.ndarray, "pairs"], second: Int[np.ndarray, "pairs"]
+) -> Float[np.ndarray, "rows columns"]:
+    """`lagged_counts` where every position holds one item or none."""
+    n, m = rows.shape[1], columns.shape[1]
+    (row, weight), (column, other) = _only_items(rows), _only_items(columns)
+    cells = row[first] * (m + 1) + column[second]
+    weights = None if weight is None and other is None else _all(weight, first) * _all(other, second)
+    counts = np.bincount(cells, weights=weights, minlength=(n + 1) * (m + 1)).reshape(n + 1, m + 1)
+    return counts[:n, :m].astype(np.float64)
+
+
+def _only_items(matrix: sparse.csr_array) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"] | None]:
+    """The item of every position, one past the last where it has none; and its weight, None where all weigh 1."""
+    held = np.diff(matrix.indptr) > 0
+    item = np.full(len(held), matrix.shape[1])
+    item[held] = matrix.indices
+    if (matrix.data == 1).all():
+        return item, None
+    weight = np.zeros(len(held))
+    weight[held] = matrix.data
+    return item, weight
+
+
+def _all(weight: Float[np.ndarray, "n"] | None, at: Int[np.ndarray, "pairs"]) -> Float[np.ndarray, "pairs"] | float:
+    return 1.0 if weight is None else weight[at]
 
 
 def lagged_cooccurrence(

@@ -62,6 +62,13 @@ def run(
     normalisations: Annotated[
         int, typer.Option(help="How often rows are centred: 1, or 10 for spaces that differ in shape.")
     ] = 1,
+    wide: Annotated[
+        int,
+        typer.Option(
+            help="How many vectors a further search sees where the most frequent of each side have too little in "
+            "common: more for points that come in no order; memory and time grow with its square."
+        ),
+    ] = 5000,
     lower: Annotated[bool, typer.Option("--lower", help="Fold the words of texts to lower case.")] = False,
     column: Annotated[str | None, typer.Option(help="Column of the texts, where they have several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of starts and surrogates.")] = 0,
@@ -73,8 +80,8 @@ def run(
     from sae_translate.artifacts import SUMMARY, check_output, form_of, plain, write_folder
 
     check_output(out, overwrite, lambda folder: form_of(folder) == FORMAT)
-    if (n is not None and n < 2) or k < 1 or seed < 0 or normalisations < 0:
-        raise UserError("--items must be at least 2, -k at least 1, --normalisations and --seed at least 0")
+    if (n is not None and n < 2) or wide < 2 or k < 1 or seed < 0 or normalisations < 0:
+        raise UserError("--items and --wide must be at least 2, -k at least 1, --normalisations and --seed at least 0")
     of_vectors = [Path(side).suffix in SUFFIXES for side in (source, target)]
     if of_vectors[0] != of_vectors[1]:
         raise UserError(
@@ -87,7 +94,7 @@ def run(
         from sae_translate.align.vectors import VectorsConfig
 
         config = VectorsConfig(
-            k=k, retrieval=retrieval, index=index, start=start, normalisations=normalisations, seed=seed
+            k=k, retrieval=retrieval, index=index, start=start, normalisations=normalisations, wide=wide, seed=seed
         )
         table, summary, tensors = from_vectors(Path(source), Path(target), n or 20_000, config, pairs, as_json)
     else:
