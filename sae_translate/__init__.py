@@ -28,6 +28,7 @@ PUBLIC = {
     "align_vectors": "sae_translate.align.vectors",
     "VectorsConfig": "sae_translate.align.vectors",
     "align_together": "sae_translate.align.together",
+    "align_by_anchors": "sae_translate.align.anchors",
     "match_profiles": "sae_translate.align.profiles",
     "functional_align": "sae_translate.align.functional",
     "alignable_parts": "sae_translate.align.functional",

@@ -229,3 +229,24 @@ def test_what_does_not_go_together_is_one_line(texts, capsys, monkeypatch, argum
     last = err.strip().splitlines()[-1]
     assert code == 2 and says in last and last.startswith("sae-translate: ")
     assert not (texts / "out").exists()
+
+
+def test_two_caches_are_matched_by_what_their_models_have_read(tmp_path, capsys, monkeypatch):
+    """The same latents on stories that no one tells twice: every latent's partner is itself."""
+    import sae_translate
+    from sae_translate.cli.demo import MODEL, SAE
+    from sae_translate.demo.stories import generate_documents
+
+    for seed, name in enumerate("ab"):
+        documents = [text for text, _ in zip(generate_documents("en", seed=400 + seed), range(200), strict=False)]
+        sae_translate.record(tmp_path / name, sae=str(SAE), model=str(MODEL), documents=documents, tokens=12_000)
+    capsys.readouterr()
+    caches = (tmp_path / "a", tmp_path / "b")
+    code, printed, _ = run(capsys, monkeypatch, *caches, "--method", "anchors", "--items", 300, "--out",
+                           tmp_path / "out")  # fmt: skip
+    assert code == 0 and "believed: " in printed and "NOT" not in printed
+    best = pd.read_csv(tmp_path / "out" / "dictionary.csv").query("rank == 1")
+    assert len(best) > 200 and (best.source == best.target).mean() > 0.8
+    code, _, err = run(capsys, monkeypatch, caches[0], tmp_path / "out" / "dictionary.csv", "--method", "anchors",
+                       "--out", tmp_path / "no")  # fmt: skip
+    assert code == 2 and "two caches" in err and not (tmp_path / "no").exists()

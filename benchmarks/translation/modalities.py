@@ -33,6 +33,7 @@ from scipy.optimize import linear_sum_assignment
 
 import sae_translate
 from activation_cache.saes import LoadedSae, load_sae
+from sae_translate.align.anchors import align_by_anchors
 from sae_translate.align.core import core_of
 from sae_translate.align.decipher import DecipherConfig, decipher
 from sae_translate.align.emission import mutual_information
@@ -44,7 +45,7 @@ from sae_translate.demo.stories import generate_documents
 from sae_translate.languages.codebook import fit_codebook
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.latents import latent_language
-from sae_translate.languages.text import one_item_per_position
+from sae_translate.languages.text import one_item_per_position, token_language
 from sae_translate.languages.tokens import split_words, token_surfaces
 from sae_translate.translate.lm import NgramModel
 from sae_translate.translate.pseudo import heaviest_items, ngrams_of, word_by_word
@@ -389,8 +390,9 @@ def measure_models(arguments: argparse.Namespace, seed: int) -> dict:
         best = truth[np.arange(len(live)), likeness.argmax(axis=1)]
         return {"one to one": float(reached[scored].mean()), "best": float(best[scored].mean())}
 
+    first = latent_language(firsts[0], source.segments, source.documents, live)
+
     def blind(second: Language) -> dict[str, dict[str, float]]:
-        first = latent_language(firsts[0], source.segments, source.documents, live)
         alignment = decipher(first, second, DecipherConfig(seed=seed, null_surrogates=0))
         expected = expected_correlations(first.corpus, second.corpus, alignment.coupling)
         return {"decipherment": matched(alignment.coupling), "moments": matched(expected)}
@@ -399,13 +401,23 @@ def measure_models(arguments: argparse.Namespace, seed: int) -> dict:
     result: dict = {"seed": seed, "latents": [len(live), len(other)], "scored": int(scored.sum()),
                     "positions": [len(source.tokens), len(target.tokens), len(test.tokens)]}  # fmt: skip
     result |= {"unpaired": blind(theirs), "cpu_seconds": process_time() - began}
+    began = process_time()
+    names = [str(token) for token in range(1 + max(int(part.tokens.max()) for part in (source, target)))]
+    reads = [token_language(part.tokens, part.segments, part.documents, names) for part in (source, target)]
+    read = align_by_anchors(first, theirs, *reads)
+    result["unpaired"]["by tokens that both have read"] = matched(read.coupling)
+    result |= {"read_believed": read.verdict.believed, "read_cpu_seconds": process_time() - began}
     paired = matched(correlations(firsts[1][:, live], seconds[0][:, other]))
     result["paired"] = paired
     result["over_paired"] = {name: {how: one[how] / paired[how] for how in one}
                              for name, one in result["unpaired"].items()}  # fmt: skip
     result["partners at random"] = matched(np.random.default_rng(seed).random(truth.shape))
     if seed == 0:
-        result["control, positions shuffled"] = blind(shuffled(theirs, seed))
+        moved = shuffled(theirs, seed)
+        wrong = align_by_anchors(first, moved, *reads)
+        told_wrong = {"by tokens that both have read": matched(wrong.coupling)}
+        result["control, positions shuffled"] = blind(moved) | told_wrong
+        result["control_believed"] = wrong.verdict.believed
     told(result)
     return result
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from activation_cache.errors import UserError, choose
-from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language, usual_ways, with_recorded
+from sae_translate.cli.sources import TEXT_SEED, is_cache, read_language, text_of, usual_ways, with_recorded
 from sae_translate.cli.vector_files import SUFFIXES, read_pairs, read_vectors
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sae_translate.languages.language import Language
 
 FORMAT = "sae-translate alignment 1"
+ANCHORS = "anchors"
+"The method that needs what two caches' models have read."
 
 
 def run(
@@ -45,7 +47,8 @@ def run(
         str | None,
         typer.Option(
             help="Of text and caches: contexts for words, profiles where every item has one partner, decipher for "
-            "latents. By default a cache is deciphered, and of two texts the first two are tried in turn."
+            "latents, anchors for two models' latents by tokens that each has read. By default a cache is deciphered, "
+            "and of two texts the first two are tried in turn."
         ),
     ] = None,
     source_vectors: Annotated[
@@ -100,14 +103,18 @@ def run(
     else:
         if (source_vectors is None) != (target_vectors is None) or pairs is not None:
             raise UserError("text takes --source-vectors and --target-vectors together, and no --pairs")
+        ways = (chosen_way(method),) if method else usual_ways(source, target)
+        if ways == (ANCHORS,) and not (is_cache(source) and is_cache(target)):
+            raise UserError(f"--method {ANCHORS} is for two caches, whose models have read text: give those, or "
+                            "another method")  # fmt: skip
         languages = [read(side, n or 4000, lower, column, seed + number * TEXT_SEED)
                      for number, side in enumerate((source, target))]  # fmt: skip
         if source_vectors and target_vectors:
             files = (source_vectors, target_vectors)
             languages = [with_vectors(*side) for side in zip(languages, files, strict=True)]
-            method = "together"
-        ways = (method,) if method else usual_ways(source, target)
-        table, summary = from_text(*languages, ways, k, seed, device, as_json)
+            ways = ("together",)
+        reads = [text_of(side) for side in (source, target)] if ways == (ANCHORS,) else None
+        table, summary = from_text(*languages, ways, k, seed, device, as_json, reads)
         tensors = {}
     summary = plain({"format": FORMAT, "source": Path(source).name, "target": Path(target).name, **summary})
 
@@ -129,6 +136,13 @@ def run(
     print(f"{out}/dictionary.csv: {summary['n_source']:,} sources x {k} targets {by}, mean confidence "
           f"{summary['mean_confidence']:.2f}\n"
           f"{'believed' if verdict['believed'] else 'NOT believed'}: {verdict['reason']}")  # fmt: skip
+
+
+def chosen_way(method: str) -> str:
+    from sae_translate.translate.portfolio import WAYS
+
+    choose(dict.fromkeys((*WAYS, ANCHORS)), method, "method")
+    return method
 
 
 def from_vectors(
@@ -213,10 +227,13 @@ def from_text(
     seed: int,
     device: str,
     quiet: bool,
+    reads: "list[Language] | None" = None,
 ) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """Dictionary and summary of two corpora by these ways in turn, or by text and vectors together."""
+    """Dictionary and summary of two corpora by these ways in turn, by text and vectors together, or by what the models
+    of two caches have read."""
     from dataclasses import asdict
 
+    from sae_translate.align.anchors import AnchorsConfig, align_by_anchors
     from sae_translate.align.contexts import ContextsConfig
     from sae_translate.align.together import TogetherConfig, align_together
     from sae_translate.align.vectors import VectorsConfig
@@ -230,6 +247,8 @@ def from_text(
         if ways == ("together",):
             config = TogetherConfig(VectorsConfig(seed=seed), ContextsConfig(seed=seed, device=device))
             alignment = align_together(source, target, config, told)
+        elif reads is not None:
+            alignment = align_by_anchors(source, target, *reads, AnchorsConfig(seed=seed))
         else:
             alignment = align_languages(source, target, ways, seed, device, told)
     return dictionary_of(alignment, k), {

@@ -80,6 +80,17 @@ def latents_of(cache: str) -> "Language":
     return latent_language(latents, opened.context_offsets, opened.document_ids, live, cache)
 
 
+def text_of(cache: str) -> "Language":
+    """The tokens that the model of a cache has read, each called what it looks like; positions are the latents'."""
+    from activation_cache.shards import ActivationCache
+    from sae_translate.label.latents import cached_text
+    from sae_translate.languages.text import token_language
+
+    opened = ActivationCache(Path(cache).expanduser())
+    tokens, segments, documents, surfaces, _ = cached_text(opened, opened.tokenizer())
+    return token_language(tokens, segments, documents, surfaces, cache)
+
+
 def with_recorded(language: "Language", cache: str) -> "Language":
     """The language of all live latents of a cache, with the co-occurrence that was recorded of them, if any was."""
     from dataclasses import replace
