@@ -83,6 +83,17 @@ def test_latents_of_noise_are_not_believed(pair):
     assert not align_by_anchors(first, second, read, other).verdict.believed
 
 
+def test_latents_that_fire_somewhere_in_the_same_contexts_are_not_believed(pair):
+    """Topics alone: the right latents in the right contexts, at positions of no meaning."""
+    first, second, read, other, _ = pair
+    segment = np.repeat(np.arange(len(SEGMENTS) - 1), CONTEXT)
+    order = np.lexsort((np.random.default_rng(0).random(POSITIONS), segment))
+    moved = replace(second, corpus=corpus(sparse.csr_array(second.corpus.matrix[order])))
+    alignment = align_by_anchors(first, moved, read, other)
+    assert not alignment.verdict.believed
+    assert align_by_anchors(first, second, read, other).objective > alignment.objective + 0.3
+
+
 def test_means_around_a_token_are_those_counted_by_hand():
     active = np.array([[1.0], [0.0], [3.0], [0.0]], np.float32)
     small = Corpus(sparse.csr_array(active), np.array([0, 2, 4]), np.arange(2))

@@ -298,13 +298,14 @@ def main() -> None:
     parser.add_argument("--controls", type=int, default=1, help="seeds of each control")
     parser.add_argument("--known", nargs="*", default=[], help="known answers, as points:cloud:sigma")
     parser.add_argument("--known-seeds", type=int, nargs="*", default=[0], help="seeds of each known answer")
+    parser.add_argument("--wide", type=int, default=VectorsConfig().wide, help="points that a further search sees")
     parser.add_argument("--left-out", action="store_true", help="each part of the recipe left out in turn")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "alignment")
     given = parser.parse_args()
     if not DATA.is_dir():
         sys.exit("the vectors are not at ../shared/data/alignment beside the checkout: nothing was measured")
     torch.set_num_threads(1)
-    base = VectorsConfig()
+    base = VectorsConfig(wide=given.wide)
     path = given.out.with_suffix(".json")
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     result = {"commands": [], "documentation": [], "controls": [], "known_answers": [], "left_out": []} | kept

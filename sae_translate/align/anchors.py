@@ -38,11 +38,11 @@ class AnchorsConfig:
     held_out: float = 0.2
     "Share of the anchors that the verdict is given by and no fit for it sees."
     margin: float = 0.1
-    "How much more of the variance at held-out anchors must be explained than where anchors' names are dealt anew."
+    "How much more of the variance at held-out anchors must be explained than with the target's positions shuffled."
     sharpness: float = 6.0
     "Power of the expected correlation in the coupling's weights."
     seed: int = 0
-    "Of the anchors held out and of the names dealt anew."
+    "Of the anchors held out and of the positions shuffled."
 
 
 def around(
@@ -141,14 +141,14 @@ def align_by_anchors(
     if held_out.all() or not held_out.any():
         raise UserError(f"{source.name} and {target.name} have read {n_shared:,} tokens in common, too few of them "
                         f"{config.min_count:g} times: give more text, or models of one tokeniser")  # fmt: skip
-    objective = explained(x, y, held_out)
-    null = explained(x, y[:, rng.permutation(y.shape[1])], held_out)
+    (_, moved), _ = profiles([source.corpus, _shuffled(target.corpus, rng)], reads, config)
+    objective, null = (min(explained(x, other, held_out), explained(other, x, held_out)) for other in (y, moved))
     threshold = max(null, 0.0) + config.margin
     believed = objective > threshold
     verdict = NullVerdict(
         objective, (null,), threshold, believed,
-        f"mixtures of target latents explain {objective:.1%} of what source latents do around tokens that no fit saw; "
-        f"with the tokens' names dealt anew {null:.1%}, and {threshold:.1%} was asked for: "
+        f"either side explains {objective:.1%} of what the other does around tokens that no fit saw; with the target's "
+        f"positions shuffled in their contexts {null:.1%}, and {threshold:.1%} was asked for: "
         + ("the two say the same" if believed else "no shared meaning was found, so no answer is given"),
         {"margin": objective - null, "anchors": float(n_shared)},
     )  # fmt: skip
@@ -163,6 +163,12 @@ def align_by_anchors(
         verdict=verdict,
         record={"method": "anchors", "config": asdict(config), "anchors": n_shared, "seconds": perf_counter() - began},
     )
+
+
+def _shuffled(corpus: Corpus, rng: np.random.Generator) -> Corpus:
+    """Every segment's positions in random order: what fires together and in which text stays, and not where."""
+    order = np.lexsort((rng.random(corpus.n_positions), corpus.segment_of_position))
+    return Corpus(sparse.csr_array(corpus.matrix[order]), corpus.segments, corpus.documents)
 
 
 def _shared_columns(
