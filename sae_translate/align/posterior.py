@@ -25,7 +25,7 @@ AXES = 24
 "Leading principal axes along which squared places are features."
 SIMULATIONS = 2
 "Noisy copies of the source in which the features' reliability is measured."
-LAST_STEPS = 8
+LAST_STEPS = 7
 "Steps at the end in which the noise is read off the fit."
 LEAST_NOISE = 0.05
 "Standard deviations: below it nothing changes any more, and couplings would only overflow."
@@ -110,33 +110,33 @@ def fit_posterior(
     """
     (raw_x, x), (raw_y, y) = source, target
     dimensions = max(x.shape[1], y.shape[1])
-    x, y = (side * (dimensions * len(side)) ** 0.5 / side.norm() for side in (x, y))
+    scale_x, scale_y = ((dimensions * len(side)) ** 0.5 / side.norm().clamp_min(TINY) for side in (x, y))
+    x, y = scale_x * x, scale_y * y
+    given = x.new_zeros(x.shape[1], y.shape[1])
+    if known is not None:
+        given = (scale_x * known[0]).T @ (scale_y * known[1])
     axes = min(AXES, x.shape[1], y.shape[1])
     reliable = reliability(raw_x, noise, axes, generator)
     weighed = features(raw_x, axes) * (reliable / (1 - reliable.square()))
     right_side = torch.cat([y, features(raw_y, axes)], dim=1)
-    given = torch.zeros(x.shape[1], y.shape[1], dtype=x.dtype, device=x.device)
-    if known is not None:
-        ends = (known[0] * (dimensions * len(source[1])) ** 0.5 / source[1].norm(),
-                known[1] * (dimensions * len(target[1])) ** 0.5 / target[1].norm())  # fmt: skip
-        given = ends[0].T @ ends[1]
-    used = (~held_out).to(x.dtype)
-    rotation, room = given.new_zeros(given.shape), x.new_empty(len(x), len(y))
-    shares = annealing(first, 1.0, steps) + [1.0] * LAST_STEPS
-    for step in range(-1, len(shares)):
-        share = shares[max(step, 0)] if step >= 0 else 0.0
+    used = (~held_out).to(x.dtype)[:, None]
+    rotation, room = torch.zeros_like(given), x.new_empty(len(x), len(y))
+    for step, share in enumerate([0.0, *annealing(first, 1.0, steps), *[1.0] * LAST_STEPS]):
         precision = (1 + noise**2) ** 0.5 / noise**2
         left_side = torch.cat([share * precision * (x @ rotation), (1 - share) * weighed], dim=1)
         kernel, left, right = scaled(torch.matmul(left_side, right_side.T, out=room))
-        if step == len(shares) - 1:
-            break
-        cross = ((used * left)[:, None] * x).T @ kernel @ (right[:, None] * y)
+        cross = (used * left[:, None] * x).T @ kernel @ (right[:, None] * y)
         rotation = rotation_mean(precision * (cross + given))
-        if step >= steps:
-            slope = float((cross * rotation).sum()) / float((used[:, None] * (x @ rotation).square()).sum())
-            explained = min(slope * slope * float((x @ rotation).square().sum()) / len(x) / dimensions, 0.999)
-            noise = max(((1 - explained) / max(explained, 1e-3)) ** 0.5, LEAST_NOISE)
+        if step > steps:
+            noise = _noise_of(used * x @ rotation, float((cross * rotation).sum()), float(used.sum()) * dimensions)
     own = torch.arange(len(x), device=x.device)
     scores = torch.matmul(unit(x @ rotation), unit(y).T, out=room)
     mutual = scores.argmax(dim=0)[scores.argmax(dim=1)] == own
     return PosteriorFit(rotation, noise, float(mutual[held_out].double().mean()))
+
+
+def _noise_of(mapped: Float[Tensor, "n e"], product: float, energy: float) -> float:
+    """Noise of the targets, which have so much energy, about the mapped sources, whose product with them is given: by
+    the share of that energy that the regression of one on the other leaves over."""
+    explained = min(product**2 / max(float(mapped.square().sum()), TINY) / energy, 0.999)
+    return max(((1 - explained) / max(explained, 1e-3)) ** 0.5, LEAST_NOISE)
