@@ -137,7 +137,8 @@ def test_a_bad_file_is_one_line_and_leaves_nothing(pair, capsys, monkeypatch, ki
 
 
 @pytest.mark.parametrize(("flag", "value", "says"), [("-k", 500, "smaller -k"), ("--retrieval", "csl", "csls"),
-                                                     ("--items", 1, "--items"), ("--wide", 1, "--wide")])  # fmt: skip
+                                                     ("--items", 1, "--items"), ("--wide", 1, "--wide"),
+                                                     ("--method", "contexts", "for text")])  # fmt: skip
 def test_a_flag_that_cannot_be_is_one_line(pair, capsys, monkeypatch, flag, value, says):
     code, _, err = run(capsys, monkeypatch, pair / "a.npz", pair / "b.npz", "--out", pair / "out", flag, value)
     assert code == 2 and says in err and len(err.strip().splitlines()) == 1

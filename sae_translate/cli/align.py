@@ -91,7 +91,8 @@ def run(
             f"{source} and {target} are of two kinds: give vectors on both sides, or text or caches on both"
         )
     if of_vectors[0]:
-        given = {"--source-vectors": source_vectors, "--target-vectors": target_vectors, "--column": column}
+        given = {"--source-vectors": source_vectors, "--target-vectors": target_vectors, "--column": column,
+                 "--method": method}  # fmt: skip
         if any(given.values()):
             raise UserError(f"{' and '.join(key for key, value in given.items() if value)}: for text, not for vectors")
         from sae_translate.align.vectors import VectorsConfig
