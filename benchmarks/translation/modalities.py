@@ -516,6 +516,10 @@ def model_lines(results: list[dict]) -> list[str]:
     seconds = spanned([one["cpu_seconds"] for one in results], 0)
     about = (f"Seed 0: {about['latents']} live latents, {about['scored']} scored, {about['positions']} positions of "
              f"source, target and test. {seconds} CPU seconds.")  # fmt: skip
+    if "read_believed" in results[0]:
+        control = {True: "believed", False: "not believed"}[results[0]["control_believed"]]
+        about += (f" By tokens: believed {sum(one['read_believed'] for one in results)} of {len(results)}, the control "
+                  f"{control}; {spanned([one['read_cpu_seconds'] for one in results], 1)} CPU seconds.")  # fmt: skip
     return [about, "", *table([f"{len(results)} seeds", *hows], rows)]
 
 
