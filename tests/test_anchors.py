@@ -8,6 +8,7 @@ from scipy import sparse
 
 from activation_cache.errors import UserError
 from sae_translate.align.anchors import AnchorsConfig, align_by_anchors, around, regression
+from sae_translate.align.moments import in_standard_deviations
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import one_item_per_position
 
@@ -86,9 +87,7 @@ def test_latents_of_noise_are_not_believed(pair):
 def test_latents_that_fire_somewhere_in_the_same_contexts_are_not_believed(pair):
     """Topics alone: the right latents in the right contexts, at positions of no meaning."""
     first, second, read, other, _ = pair
-    segment = np.repeat(np.arange(len(SEGMENTS) - 1), CONTEXT)
-    order = np.lexsort((np.random.default_rng(0).random(POSITIONS), segment))
-    moved = replace(second, corpus=corpus(sparse.csr_array(second.corpus.matrix[order])))
+    moved = replace(second, corpus=second.corpus.shuffled(second.corpus.segment_of_position, np.random.default_rng(0)))
     alignment = align_by_anchors(first, moved, read, other)
     assert not alignment.verdict.believed
     assert align_by_anchors(first, second, read, other).objective > alignment.objective + 0.3
@@ -99,10 +98,12 @@ def test_means_around_a_token_are_those_counted_by_hand():
     small = Corpus(sparse.csr_array(active), np.array([0, 2, 4]), np.arange(2))
     read = one_item_per_position(np.array([0, 1, 1, 0]), 2)
     mean, spread = active.mean(), active.std()
-    here, count = around(small, read, 0)
+    active = in_standard_deviations(small)
+    here, count = around(active, small.segments, read, 0)
     assert count.tolist() == [2, 2]
     assert here[0] == pytest.approx([(0.5 - mean) / spread, (1.5 - mean) / spread])
-    ahead, count = around(small, read, 1)  # the latent stands one position before the token, in one segment
+    # the latent stands one position before the token, in one segment
+    ahead, count = around(active, small.segments, read, 1)
     assert count.tolist() == [1, 1]
     assert ahead[0] == pytest.approx([(3.0 - mean) / spread, (1.0 - mean) / spread])
 

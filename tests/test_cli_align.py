@@ -239,7 +239,7 @@ def test_two_caches_are_matched_by_what_their_models_have_read(tmp_path, capsys,
     from sae_translate.demo.stories import generate_documents
 
     for seed, name in enumerate("ab"):
-        documents = [text for text, _ in zip(generate_documents("en", seed=400 + seed), range(200), strict=False)]
+        documents = list(generate_documents("en", 200, seed=400 + seed))
         sae_translate.record(tmp_path / name, sae=str(SAE), model=str(MODEL), documents=documents, tokens=12_000)
     capsys.readouterr()
     caches = (tmp_path / "a", tmp_path / "b")

@@ -5,8 +5,10 @@ import torch
 from scipy.special import ive
 from test_vectors import cloud, rotation
 
-from sae_translate.align.posterior import features, fit_posterior, normal_scores, reliability, rotation_mean, scaled
+from sae_translate.align.invariants import ranked_normal
+from sae_translate.align.posterior import features, fit_posterior, reliability, rotation_mean
 from sae_translate.align.retrieval import retrieve
+from sae_translate.align.selflearning import scaled
 from sae_translate.align.vectors import VectorsConfig, fit_vectors
 
 
@@ -29,10 +31,9 @@ def test_features_do_not_see_a_rotation():
 
 
 def test_normal_scores_keep_the_order_and_are_standard():
-    scores = normal_scores(torch.rand(2000, 3, generator=draw()).exp())
+    scores = ranked_normal(torch.rand(2000, generator=draw()).exp())
     assert scores.mean().abs() < 1e-3 and scores.std().item() == pytest.approx(1, abs=0.01)
-    values = torch.tensor([[3.0], [1.0], [2.0]])
-    assert normal_scores(values)[:, 0].argsort().tolist() == [1, 2, 0]
+    assert ranked_normal(torch.tensor([3.0, 1.0, 2.0])).argsort().tolist() == [1, 2, 0]
 
 
 def test_reliability_is_what_noise_that_was_never_simulated_leaves():
@@ -67,7 +68,7 @@ def test_one_known_direction_is_as_sure_as_on_the_sphere(strength):
 def test_scaled_rows_sum_to_one_however_far_apart_they_lie():
     scores = torch.randn(40, 60, generator=draw()) - 400 * torch.arange(40)[:, None]
     kernel, left, right = scaled(scores, 20)
-    coupling = left[:, None] * kernel * right
+    coupling = 40 * left[:, None] * kernel * right
     assert torch.allclose(coupling.sum(dim=1), torch.ones(40), atol=1e-4)
     assert torch.allclose(coupling.sum(dim=0), torch.full((60,), 40 / 60), atol=2e-2)
 

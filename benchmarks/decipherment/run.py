@@ -42,11 +42,8 @@ def halves(language: Language, seed: int) -> tuple[Language, Language]:
 def shuffled(language: Language, seed: int) -> Language:
     """Every document's positions in random order."""
     corpus = language.corpus
-    document = corpus.documents[corpus.segment_of_position]
-    order = np.lexsort((np.random.default_rng(seed).random(corpus.n_positions), document))
-    return Language(
-        language.name + ", shuffled", language.items, Corpus(corpus.matrix[order], corpus.segments, corpus.documents)
-    )
+    mixed = corpus.shuffled(corpus.documents[corpus.segment_of_position], np.random.default_rng(seed))
+    return Language(language.name + ", shuffled", language.items, mixed)
 
 
 def rows_moved(language: Language, seed: int) -> Language:

@@ -196,8 +196,7 @@ def shuffled(language: Language, seed: int) -> Language:
     """Every document's positions in random order."""
     corpus = language.corpus
     document = corpus.documents[corpus.segment_of_position]
-    order = np.lexsort((np.random.default_rng(seed).random(corpus.n_positions), document))
-    return replace(language, corpus=replace(corpus, matrix=sparse.csr_array(corpus.matrix[order])))
+    return replace(language, corpus=corpus.shuffled(document, np.random.default_rng(seed)))
 
 
 def sentences(told: np.ndarray, truth: np.ndarray, segments: np.ndarray, surfaces: list[str]) -> list[str]:

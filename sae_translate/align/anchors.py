@@ -17,7 +17,7 @@ from scipy import sparse
 from activation_cache.cooccurrence import followers
 from activation_cache.errors import UserError
 from sae_translate.align.alignment import Alignment, NullVerdict
-from sae_translate.align.moments import correlations_of, lagged_correlations
+from sae_translate.align.moments import correlations_of, in_standard_deviations, lagged_correlations
 from sae_translate.languages.language import Corpus, Language
 
 TINY = 1e-9
@@ -46,32 +46,36 @@ class AnchorsConfig:
 
 
 def around(
-    corpus: Corpus, read: sparse.csr_array, lag: int
+    active: tuple[sparse.csr_array, Float[np.ndarray, "latents"]],
+    segments: Int[np.ndarray, "bounds"],
+    read: sparse.csr_array,
+    lag: int,
 ) -> tuple[Float[np.ndarray, "latents anchors"], Float[np.ndarray, "anchors"]]:
     """Mean activation, in standard deviations from the latent's mean, `lag` positions before every anchor, and how many
-    positions that is the mean of. A latent that never varies stays at 0."""
-    matrix = corpus.matrix.astype(np.float64)
-    mean = np.asarray(matrix.mean(axis=0)).ravel()
-    spread = np.sqrt(np.maximum(np.asarray((matrix * matrix).mean(axis=0)).ravel() - mean**2, 0))
-    here, there = followers(corpus.segments, lag)
+    positions that is the mean of. `active` is `in_standard_deviations` of the latents."""
+    weights, mean = active
+    here, there = followers(segments, lag)
     at = read[there].astype(np.float64)
     count = np.asarray(at.sum(axis=0)).ravel()
-    total = (matrix[here].T @ at).toarray() - np.outer(mean, count)
-    return total / np.where(spread > TINY, spread, np.inf)[:, None] / np.maximum(count, 1), count
+    total = (weights[here].T @ at).toarray() - np.outer(mean, count)
+    return total / np.maximum(count, 1), count
 
 
 def profiles(
     sides: Sequence[Corpus], reads: Sequence[sparse.csr_array], config: AnchorsConfig
 ) -> tuple[list[Float[np.ndarray, "latents columns"]], Int[np.ndarray, "columns"]]:
-    """Of either side the means around every anchor at every lag, scaled so that each is as sure as any other; and the
-    anchor of every column. Columns that one side has too little text for are left out."""
-    found: tuple[list, list] = ([], [])
+    """Of every side the means around every anchor at every lag, scaled so that each difference of the first two sides'
+    is as sure as any other; and the anchor of every column. Columns that a side has too little text for are left out.
+    """
+    active = [in_standard_deviations(side) for side in sides]
+    found: list[list] = [[] for _ in sides]
     anchor = []
     for lag in config.lags:
-        means, counts = zip(*(around(*side, lag) for side in zip(sides, reads, strict=True)), strict=True)
-        kept = np.flatnonzero((counts[0] >= config.min_count) & (counts[1] >= config.min_count))
+        each = [around(own, side.segments, read, lag) for own, side, read in zip(active, sides, reads, strict=True)]
+        counts = [count for _, count in each]
+        kept = np.flatnonzero(np.min(counts, axis=0) >= config.min_count)
         scale = np.sqrt(1 / (1 / counts[0][kept] + 1 / counts[1][kept]))
-        for own, mean in zip(found, means, strict=True):
+        for own, (mean, _) in zip(found, each, strict=True):
             own.append((mean[:, kept] * scale).astype(np.float32))
         anchor.append(kept)
     return [np.hstack(own) for own in found], np.concatenate(anchor)
@@ -134,14 +138,14 @@ def align_by_anchors(
             raise UserError(f"{side.name} has {side.corpus.n_positions:,} positions and what it read "
                             f"{read.corpus.n_positions:,}: give the text of the same positions")  # fmt: skip
     reads, n_shared = _shared_columns(source_read, target_read, config)
-    sides = [source.corpus, target.corpus]
-    (x, y), anchor = profiles(sides, reads, config)
-    rng = np.random.default_rng(config.seed)
-    held_out = np.isin(anchor, rng.permutation(n_shared)[: max(1, round(config.held_out * n_shared))])
+    sides, rng = [source.corpus, target.corpus], np.random.default_rng(config.seed)
+    dealt = rng.permutation(n_shared)
+    shuffled = target.corpus.shuffled(target.corpus.segment_of_position, rng)
+    (x, y, moved), anchor = profiles([*sides, shuffled], [*reads, reads[1]], config)
+    held_out = np.isin(anchor, dealt[: max(1, round(config.held_out * n_shared))])
     if held_out.all() or not held_out.any():
         raise UserError(f"{source.name} and {target.name} have read {n_shared:,} tokens in common, too few of them "
                         f"{config.min_count:g} times: give more text, or models of one tokeniser")  # fmt: skip
-    (_, moved), _ = profiles([source.corpus, _shuffled(target.corpus, rng)], reads, config)
     objective, null = (min(explained(x, other, held_out), explained(other, x, held_out)) for other in (y, moved))
     threshold = max(null, 0.0) + config.margin
     believed = objective > threshold
@@ -163,12 +167,6 @@ def align_by_anchors(
         verdict=verdict,
         record={"method": "anchors", "config": asdict(config), "anchors": n_shared, "seconds": perf_counter() - began},
     )
-
-
-def _shuffled(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """Every segment's positions in random order: what fires together and in which text stays, and not where."""
-    order = np.lexsort((rng.random(corpus.n_positions), corpus.segment_of_position))
-    return Corpus(sparse.csr_array(corpus.matrix[order]), corpus.segments, corpus.documents)
 
 
 def _shared_columns(

@@ -29,17 +29,23 @@ class MomentsConfig:
     "Steps of alternating least squares."
 
 
+def in_standard_deviations(corpus: Corpus) -> tuple[sparse.csr_array, Float[np.ndarray, "items"]]:
+    """Every item's weights in its own standard deviations, not centred, so that zeros stay zeros, and its mean in the
+    same; 0 throughout for an item that never varies."""
+    matrix = corpus.matrix.astype(np.float64)
+    mean = np.asarray(matrix.mean(axis=0)).ravel()
+    spread = np.sqrt(np.maximum(np.asarray((matrix * matrix).mean(axis=0)).ravel() - mean**2, 0))
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > TINY)
+    return sparse.csr_array(matrix @ sparse.diags_array(scale)), mean * scale
+
+
 def lagged_correlations(corpus: Corpus, lags: Sequence[int]) -> Float[np.ndarray, "lags n n"]:
     """[l, i, j]: correlation of item i with item j so many positions later, by weight, within segments.
 
     Items that never vary correlate with nothing.
     """
-    matrix = corpus.matrix.astype(np.float64)
-    mean = np.asarray(matrix.mean(axis=0)).ravel()
-    spread = np.sqrt(np.maximum(np.asarray((matrix * matrix).mean(axis=0)).ravel() - mean**2, 0))
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > TINY)
-    unit = sparse.csr_array(matrix @ sparse.diags_array(scale))
-    lengths, centre = np.diff(corpus.segments), np.outer(mean * scale, mean * scale)
+    unit, mean = in_standard_deviations(corpus)
+    lengths, centre = np.diff(corpus.segments), np.outer(mean, mean)
     products = (lagged_cooccurrence(unit, unit, corpus.segments, lag) for lag in lags)
     pairs = (max(int(np.maximum(lengths - lag, 0).sum()), 1) for lag in lags)
     found = [product.toarray() / n - centre for product, n in zip(products, pairs, strict=True)]

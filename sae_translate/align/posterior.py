@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_translate.align.retrieval import unit
-from sae_translate.align.selflearning import annealing
+from sae_translate.align.invariants import ranked_normal
+from sae_translate.align.retrieval import mutual_pairs, unit
+from sae_translate.align.selflearning import ITERATIONS, TINY, annealing, principal_axes, scaled
 
-TINY = 1e-30
 AXES = 24
 "Leading principal axes along which squared places are features."
 SIMULATIONS = 2
@@ -49,15 +49,9 @@ def features(vectors: Float[Tensor, "n d"], axes: int) -> Float[Tensor, "n featu
     places along the leading principal axes, whose signs are not known; each as normal scores."""
     mean = vectors.mean(dim=0)
     centred = vectors - mean
-    leading = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :axes]
-    found = [centred @ mean, centred.square().sum(dim=1), *(centred @ leading).square().unbind(dim=1)]
-    return normal_scores(torch.stack(found, dim=1))
-
-
-def normal_scores(values: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """Every column by its ranks, as quantiles of a standard normal."""
-    ranks = values.argsort(dim=0).argsort(dim=0).to(values.dtype)
-    return torch.special.ndtri((ranks + 0.5) / len(values))
+    squares = (centred @ principal_axes(centred, axes)).square()
+    found = [centred @ mean, centred.square().sum(dim=1), *squares.unbind(dim=1)]
+    return torch.stack([ranked_normal(values) for values in found], dim=1)
 
 
 def reliability(
@@ -77,19 +71,6 @@ def rotation_mean(natural: Float[Tensor, "d e"]) -> Float[Tensor, "d e"]:
     left, values, right = torch.linalg.svd(natural, full_matrices=False)
     half = max(natural.shape) / 2
     return (left * (values / (half + (values.square() + half * half).sqrt()))) @ right
-
-
-def scaled(
-    scores: Float[Tensor, "n m"], iterations: int = 3
-) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n"], Float[Tensor, "m"]]:
-    """exp of the scores, written over them, and the factors of rows and columns by which rows sum to 1 and columns
-    share alike. Every row is taken from its own greatest score, so that no row vanishes."""
-    kernel = scores.sub_(scores.amax(dim=1, keepdim=True)).exp_()
-    right = scores.new_ones(kernel.shape[1])
-    for _ in range(iterations):
-        left = 1 / (kernel @ right).clamp_min(TINY)
-        right = (len(kernel) / kernel.shape[1]) / (left @ kernel).clamp_min(TINY)
-    return kernel, 1 / (kernel @ right).clamp_min(TINY), right
 
 
 def fit_posterior(
@@ -124,14 +105,14 @@ def fit_posterior(
     for step, share in enumerate([0.0, *annealing(first, 1.0, steps), *[1.0] * LAST_STEPS]):
         precision = (1 + noise**2) ** 0.5 / noise**2
         left_side = torch.cat([share * precision * (x @ rotation), (1 - share) * weighed], dim=1)
-        kernel, left, right = scaled(torch.matmul(left_side, right_side.T, out=room))
-        cross = (used * left[:, None] * x).T @ kernel @ (right[:, None] * y)
+        kernel, _, right = scaled(torch.matmul(left_side, right_side.T, out=room), ITERATIONS)
+        rows = 1 / (kernel @ right).clamp_min(TINY)
+        cross = (used * rows[:, None] * x).T @ kernel @ (right[:, None] * y)
         rotation = rotation_mean(precision * (cross + given))
         if step > steps:
             noise = _noise_of(used * x @ rotation, float((cross * rotation).sum()), float(used.sum()) * dimensions)
-    own = torch.arange(len(x), device=x.device)
     scores = torch.matmul(unit(x @ rotation), unit(y).T, out=room)
-    mutual = scores.argmax(dim=0)[scores.argmax(dim=1)] == own
+    mutual = mutual_pairs(scores.argmax(dim=1), scores.argmax(dim=0))
     return PosteriorFit(rotation, noise, float(mutual[held_out].double().mean()))
 
 

@@ -23,7 +23,7 @@ def transport(scores: Float[Tensor, "n m"], sharpness: float, iterations: int = 
 
     Sinkhorn's iterations (Cuturi 2013, arXiv 1306.0895).
     """
-    kernel, left, right = _scaled(scores * sharpness, iterations)
+    kernel, left, right = scaled(scores * sharpness, iterations)
     return kernel.mul_(left[:, None]).mul_(right)
 
 
@@ -36,16 +36,17 @@ def transported(
 ) -> Float[Tensor, "d e"]:
     """source' C target, where C transports the rotated source to the target; C is left unwritten, `room` is written."""
     scores = torch.matmul((source @ rotation).mul_(sharpness), target.T, out=room)
-    kernel, left, right = _scaled(scores, ITERATIONS)
+    kernel, left, right = scaled(scores, ITERATIONS)
     return ((left[:, None] * source).T @ kernel) @ (right[:, None] * target)
 
 
-def _scaled(
+def scaled(
     scores: Float[Tensor, "n m"], iterations: int
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n"], Float[Tensor, "m"]]:
-    """The kernel, written over the scores, and what its rows and columns are multiplied by."""
+    """exp of the scores, written over them, and what its rows and columns are multiplied by. Every row is taken from
+    its own greatest score, which the rows' factors make up for: however far rows lie apart, none vanishes."""
     n, m = scores.shape
-    kernel = scores.sub_(scores.max()).exp_()
+    kernel = scores.sub_(scores.amax(dim=1, keepdim=True)).exp_()
     right = scores.new_ones(m)
     for _ in range(iterations):
         left = (1 / n) / (kernel @ right).clamp_min(TINY)

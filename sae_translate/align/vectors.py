@@ -32,6 +32,8 @@ Side = tuple[Tensor, Tensor]
 "Vectors of one side, n x d: as they came, and normalised."
 Known = tuple[Side, Side]
 "Vectors of pairs known to be the same, row beside row: of the source, of the target."
+Outcome = tuple[float, Tensor]
+"Objective of a search, and its coupling, n x m."
 RERANKED = 40
 "Of how many of the nearest ranks of frequency may change the order."
 
@@ -144,16 +146,11 @@ class _Search:
         raw = scrambled(self.target[0], generator)
         return replace(self, target=(raw, normalised(raw, normalising_means(raw, config.normalisations))))
 
-    def margin(self, config: VectorsConfig, null: Sequence[float]) -> float:
+    def asked(self, config: VectorsConfig, null: Sequence[float]) -> float:
         """By how much the objective must exceed the surrogates'."""
         return config.margin
 
-    def run(
-        self,
-        config: VectorsConfig,
-        generator: torch.Generator,
-        known: Known | None = None,
-    ) -> tuple[float, Float[Tensor, "n m"]]:
+    def run(self, config: VectorsConfig, generator: torch.Generator, known: Known | None = None) -> Outcome:
         """Objective and coupling of annealed self-learning."""
         (raw_x, whole_x), (raw_y, whole_y) = self.source, self.target
         scores = choose(STARTS, config.start, "start")(raw_x, raw_y, generator)
@@ -172,12 +169,7 @@ class _NoisySearch(_Search):
 
     measure = "{:.3f} of the sources kept out of the fit choose a target that chooses them"
 
-    def run(
-        self,
-        config: VectorsConfig,
-        generator: torch.Generator,
-        known: Known | None = None,
-    ) -> tuple[float, Float[Tensor, "n m"]]:
+    def run(self, config: VectorsConfig, generator: torch.Generator, known: Known | None = None) -> Outcome:
         """Share of held-out sources that are mutual choices, and the coupling of all."""
         held_out = torch.zeros(len(self.source[0]), dtype=torch.bool)
         held_out[torch.randperm(len(held_out), generator=generator)[: self.n_held_out(config)]] = True
@@ -190,16 +182,12 @@ class _NoisySearch(_Search):
     def n_held_out(self, config: VectorsConfig) -> int:
         return max(1, round(len(self.source[0]) * config.held_out))
 
-    def margin(self, config: VectorsConfig, null: Sequence[float]) -> float:
+    def asked(self, config: VectorsConfig, null: Sequence[float]) -> float:
         share = max((*null, config.held_out_margin))
         return max(config.held_out_margin, 3 * (2 * share * (1 - share) / self.n_held_out(config)) ** 0.5)
 
 
-def _searches(
-    source: Side,
-    target: Side,
-    config: VectorsConfig,
-) -> list[_Search]:
+def _searches(source: Side, target: Side, config: VectorsConfig) -> list[_Search]:
     """Cheapest first; what would look at the same again is left out."""
     most = max(len(source[0]), len(target[0]))
     widest = max(source[0].shape[1], target[0].shape[1])
@@ -281,7 +269,7 @@ def fit_vectors(
         surrogates = [search.scrambled(config, generator) for _ in range(config.null_surrogates)]
         null = tuple(surrogate.run(config, generator)[0] for surrogate in surrogates)
         objective, coupling = search.run(config, generator, known)
-        found.append(_Found(objective, coupling, null, search.margin(config, null), search.measure))
+        found.append(_Found(objective, coupling, null, search.asked(config, null), search.measure))
         told("search", number, len(searches))
         if not null or found[-1].margin > found[-1].asked:
             break

@@ -55,6 +55,11 @@ class Corpus:
         lengths = np.diff(self.segments)[keep]
         return Corpus(self.matrix[rows], np.concatenate([[0], np.cumsum(lengths)]), self.documents[keep])
 
+    def shuffled(self, within: Int[np.ndarray, "positions"], rng: np.random.Generator) -> "Corpus":
+        """Positions of one number in random order among themselves; `within` numbers the positions and never falls."""
+        order = np.lexsort((rng.random(self.n_positions), within))
+        return Corpus(sparse.csr_array(self.matrix[order]), self.segments, self.documents)
+
 
 @dataclass(frozen=True)
 class Language:
