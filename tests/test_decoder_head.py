@@ -87,6 +87,16 @@ def test_no_doubly_stochastic_plan_beats_the_intact_model(language):
         assert float(symbol_loss(body, embedding, sinkhorn(3 * noise, 30), text, True)) > intact
 
 
+@pytest.mark.parametrize("plan", ["sinkhorn", "shuffle"])
+def test_a_fitted_plan_s_loss_over_the_whole_text_is_not_below_the_intact_model_s_there(language, plan):
+    body, embedding, text, symbols, key = language
+    start = torch.nn.functional.one_hot(key.argsort(), SIZE).float()
+    learnt = relearn(body, embedding, symbols, text, HeadConfig(steps=80, plan=plan), start)
+    plain = key.argsort()[symbols]
+    assert learnt.loss > intact_loss(body, embedding, plain) - 0.01  # what a map may gain on the text it is fitted to
+    assert learnt.loss == pytest.approx(float(symbol_loss(body, embedding, learnt.plan, symbols, True)), abs=1e-4)
+
+
 def test_a_loss_below_the_intact_models_is_not_believed(language):
     """Text so regular that anything predicts it: easier than the model's own language, so no translation of it."""
     body, embedding, text, _, _ = language

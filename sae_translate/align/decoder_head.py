@@ -17,6 +17,8 @@ from torch import Tensor
 from activation_cache.errors import UserError, choose
 
 TINY = 1e-12
+TOGETHER = 1024
+"Segments that pass through the model at once where no gradient is taken."
 Body = Callable[[Tensor], Tensor]
 "Embeddings [batch, time, d] -> scores of the next word [batch, time, words]; its own weights stay as they are."
 
@@ -39,8 +41,8 @@ class HeadConfig:
     "Weight of the penalty of shuffle, per row and column."
     trust: float = 6.0
     "How much larger the logit of a start's sure pair is than that of an impossible one."
-    slack: float = 0.15
-    "By how many nats the loss may lie below the intact model's, as a map fitted to the very text may fairly gain."
+    slack: float = 0.05
+    "By how many nats the loss may lie below the intact model's, as two texts of one language may fairly differ."
     seed: int = 0
     "Seeds the batches and, without a start, the first logits."
 
@@ -52,11 +54,13 @@ class Relearnt:
     plan: Float[Tensor, "symbols words"]
     "Doubly stochastic: P(word | symbol)."
     losses: tuple[float, ...]
-    "Cross-entropy in nats a position at every step."
+    "Cross-entropy of every step's batch, in nats a position."
+    loss: float
+    "Cross-entropy of the whole text in symbols under the last plan."
     intact: float
     "Cross-entropy of the intact model on text of its own language."
     believed: bool
-    "Whether the final loss is no lower than the intact model's own, less the slack."
+    "Whether the loss is no lower than the intact model's own, less the slack."
 
     def __call__(self, symbols: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
         """The likeliest word of each symbol."""
@@ -100,11 +104,19 @@ def symbol_loss(
     return -told.clamp_min(TINY).log().mean()
 
 
+def over_text(loss: Callable[[Tensor], Tensor], text: Int[Tensor, "segments time"]) -> float:
+    """The mean of a loss over a whole text, some segments at a time, without gradients."""
+    with torch.no_grad():
+        return sum(float(loss(part)) * len(part) for part in text.split(TOGETHER)) / len(text)
+
+
 def intact_loss(body: Body, embedding: Float[Tensor, "words d"], text: Int[Tensor, "segments time"]) -> float:
     """The model's cross-entropy on text of its own."""
-    with torch.no_grad():
-        scores = body(embedding[text[:, :-1]])
-        return float(torch.nn.functional.cross_entropy(scores.flatten(0, 1), text[:, 1:].flatten()))
+
+    def loss(part: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(body(embedding[part[:, :-1]]).flatten(0, 1), part[:, 1:].flatten())
+
+    return over_text(loss, text)
 
 
 def transitions_of(body: Body, embedding: Float[Tensor, "words d"]) -> Float[Tensor, "words words"]:
@@ -169,5 +181,5 @@ def relearn(
     for loss, plan in relearning(body, embedding, symbols, config, start, outputs):  # noqa: B007
         losses.append(loss)
     intact = intact_loss(body, embedding, text)
-    final = sum(losses[-20:]) / len(losses[-20:])
-    return Relearnt(plan, tuple(losses), intact, final > intact - config.slack)
+    final = over_text(lambda part: symbol_loss(body, embedding, plan, part, outputs), symbols)
+    return Relearnt(plan, tuple(losses), final, intact, final > intact - config.slack)
