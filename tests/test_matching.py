@@ -8,11 +8,13 @@ import torch
 
 from sae_translate.align.invariants import invariants, log_odds, thinned
 from sae_translate.align.matching import (
+    SPARSE,
     MatchConfig,
     balanced,
     climbed,
     correlation,
     departures,
+    factored,
     frank_wolfe,
     match_counts,
     reliability,
@@ -103,10 +105,22 @@ def test_a_part_of_the_items_is_matched_with_the_whole():
 
 def test_frank_wolfe_never_loses_agreement():
     source, target, _ = problem("plain", 60, 6_000, 3)
-    a, b = departures(source), departures(target)
+    a, b = factored(source), factored(target)
     start = balanced(log_odds(source, target, NOTHING, 4, torch.Generator()))
     end = frank_wolfe(a, b, start, NOTHING)
-    assert (a[0] * (end @ b[0] @ end.T)).sum() >= (a[0] * (start @ b[0] @ start.T)).sum()
+    (a,), (b,) = a.whole, b.whole
+    assert (a * (end @ b @ end.T)).sum() >= (a * (start @ b @ start.T)).sum()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_products_with_departures_are_those_of_the_whole_matrix_however_few_counts_there_are(share):
+    draw = torch.Generator().manual_seed(0)
+    counts = torch.rand(2, 150, 150, generator=draw).lt(share) * torch.rand(2, 150, 150, generator=draw).mul(9).ceil()
+    found, other = factored(counts), torch.randn(150, 90, generator=draw)
+    for whole, after, before in zip(departures(counts), found.after, found.before, strict=True):
+        assert torch.allclose(after @ other, whole @ other, atol=1e-3)
+        assert torch.allclose(before @ other.T.contiguous().T, whole.T @ other, atol=1e-3)
+        assert isinstance(after.roots, torch.Tensor) == (share > SPARSE)
 
 
 def test_polishing_tells_states_apart_that_annealing_alone_does_not():
@@ -120,7 +134,7 @@ def test_polishing_tells_states_apart_that_annealing_alone_does_not():
         config = MatchConfig(polished=polished)
         prior = log_odds(source, target, NOTHING, 4, torch.Generator().manual_seed(0))
         trust = reliability(source, torch.Generator().manual_seed(0))[0]
-        found = climbed(departures(source), departures(target), prior, NOTHING, trust, config)
+        found = climbed(factored(source), factored(target), prior, NOTHING, trust, config)
         right.append(float((found.partner == torch.arange(60)).float().mean()))
     assert right[1] > 0.9 and right[1] >= right[0]
 

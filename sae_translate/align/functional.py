@@ -16,6 +16,7 @@ from sae_translate.align.matching import (
     climbed,
     confidence_of,
     departures,
+    factored,
     match_counts,
     reliability,
     renamed_columns,
@@ -126,11 +127,11 @@ def alignable_parts(
     score = row_scores(first, second, alignment.partner, generator)
     trust = reliability(first, generator)[0]
     nothing = torch.zeros(0, 2, dtype=torch.int64, device=first.device)
-    null = []
+    null, own = [], factored(first)
     for _ in range(max(config.match.null_surrogates, 1)):
         surrogate = renamed_columns(second, generator)
         prior = log_odds(first, surrogate, nothing, config.match.degree, generator)
-        partner = climbed(departures(first), departures(surrogate), prior, nothing, trust, config.match).partner
+        partner = climbed(own, factored(surrogate), prior, nothing, trust, config.match).partner
         null.append(row_scores(first, surrogate, partner, generator))
     drawn = torch.cat(null)
     exceeding = (drawn[None, :] >= score[:, None]).sum(1)
