@@ -4,8 +4,8 @@ Decipherment asks that one language's co-occurrence be the other's seen through 
 languages it never is, as their word orders differ, and the likelihood then bends the dictionary: started at the truth,
 it leaves it (reports/words.md). What survives is which contexts an item prefers. So every item's log odds with
 context words, before it, behind it, and in the same segment at any distance, are carried over by the dictionary found
-so far, and the dictionary is chosen anew by CSLS, in both directions, as self-learning does with vectors (Artetxe et
-al. 2018, arXiv 1805.06297, section 3.3).
+so far, and the dictionary is chosen anew by CSLS, as self-learning does with vectors (Artetxe et al. 2018, arXiv
+1805.06297, section 3.3), but of mutual choices alone.
 """
 
 from collections.abc import Callable
@@ -48,6 +48,8 @@ class ContextsConfig:
     "How many of the heaviest are deciphered first."
     steps: int = 12
     "Times that the dictionary is chosen anew."
+    mutual: bool = True
+    "Whether it holds mutual choices alone: what one side alone chooses is mostly wrong, and misleads the next step."
     trial_lags: tuple[tuple[int, ...], tuple[int, ...]] = ((1, 3, 5), (2, 4, 6))
     "Lags of the verdict's two dictionaries, which share no evidence."
     null_surrogates: int = 1
@@ -114,11 +116,12 @@ def scored(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"])
     return (nearness(source.odds, target.odds @ back) + nearness(source.odds @ there, target.odds)) / 2
 
 
-def chosen(scores: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """Every source's best target and every target's best source, once each; twice where mutual."""
-    dictionary = torch.zeros_like(scores)
-    dictionary.scatter_(1, scores.argmax(1, keepdim=True), 1.0)
-    return dictionary.scatter_add_(0, scores.argmax(0, keepdim=True), torch.ones_like(scores[:1]))
+def chosen(scores: Float[Tensor, "n m"], mutual: bool = True) -> Float[Tensor, "n m"]:
+    """Every source's best target and every target's best source, once each, twice where mutual; or the mutual alone."""
+    best = scores.argmax(1, keepdim=True)
+    dictionary = torch.zeros_like(scores).scatter_(1, best, 1.0)
+    dictionary.scatter_add_(0, scores.argmax(0, keepdim=True), torch.ones_like(scores[:1]))
+    return (dictionary == 2).to(scores.dtype) if mutual else dictionary
 
 
 def deciphered(source: Language, target: Language, config: DecipherConfig, back: bool) -> Float[Tensor, "k l"]:
@@ -134,15 +137,16 @@ def learnt(
     source: Contexts,
     target: Contexts,
     core: Float[Tensor, "k l"],
-    steps: int,
+    config: ContextsConfig,
     report: Callable[[int], None] = lambda step: None,
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "contexts others"]]:
-    """Scores after so many steps of self-learning from a core's joint weights, and the dictionary that they rest on."""
+    """Scores after the steps of self-learning from a core's joint weights, and the dictionary that they rest on."""
     dictionary = core.new_zeros(source.odds.shape[2], target.odds.shape[2])
     core = core[: len(dictionary), : dictionary.shape[1]]
     dictionary[: len(core), : core.shape[1]] = core
-    for step in range(steps - 1):
-        dictionary = chosen(scored(source, target, dictionary))[: len(dictionary), : dictionary.shape[1]]
+    for step in range(config.steps - 1):
+        scores = scored(source, target, dictionary)
+        dictionary = chosen(scores, config.mutual)[: len(dictionary), : dictionary.shape[1]]
         report(step + 1)
     return scored(source, target, dictionary), dictionary
 
@@ -170,7 +174,7 @@ def align_contexts(
             progress("contexts", step, config.steps)
 
     first, second = (contexts_of(side, config.lags, config.window, config) for side in (source, target))
-    scores, dictionary = learnt(first, second, deciphered(source, target, deciphering, False), config.steps, report)
+    scores, dictionary = learnt(first, second, deciphered(source, target, deciphering, False), config, report)
     reach = hit_rate(first, second, dictionary, len(config.lags))
     sharpness = sharpened(scores[: config.contexts], reach)
     plan = (sharpness * scores).softmax(1)
@@ -241,7 +245,7 @@ def judge_contexts(
         for number, (first, second, knobs, n_lags) in enumerate(trials):
             start = deciphered(source, target, replace(knobs, seed=seed + number), back)
             turn = torch.arange(2 * n_lags, device=second.odds.device).roll(n_lags if back else 0)
-            found.append(learnt(first, second.turned(turn), start, config.steps)[0])
+            found.append(learnt(first, second.turned(turn), start, config)[0])
         both = [scores.argmax(1) for scores in found]
         return float((both[0] == both[1]).float().mean())
 

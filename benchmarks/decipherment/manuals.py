@@ -1,0 +1,135 @@
+"""Measure dictionaries between the manuals of Linux in several languages, from text alone, as nobody tuned it on them.
+
+    apt-get download manpages-de manpages-es manpages-fr manpages-pl
+    for package in manpages-*.deb; do dpkg -x $package .bench/manuals; done
+    OMP_NUM_THREADS=1 python benchmarks/decipherment/manuals.py --folder .bench/manuals
+
+Pages of Debian's packages, a paragraph a segment, markup removed. "All pages": every page of either language, of which
+some are translations of one another; "no page in common": of pages that both languages have, each is read in one of the
+two alone, drawn at random. Gold, read only to score: best Dice, mutual or any, over the paragraphs of pages that both
+have with equally many. Words written alike in both (commands, options) are half of them: P@1 of the others stands
+beside.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from words import Task, dice_gold, key_of, report, words_of
+
+from sae_translate.align.contexts import ContextsConfig, align_contexts
+
+ROOT = Path(__file__).resolve().parents[2]
+ESCAPE = re.compile(r"\\f(?:\(..|\[[^]]*\]|.)|\\s[+-]?\d|\\\[[^]]*\]|\\\(..|\\[&|/,%:^]|\\")
+BREAK = re.compile(r"\.(PP|P|TP|LP|IP|SH|SS|Pp|It|TQ|HP|RS|RE|sp|br)\b ?(.*)")
+TEXT = re.compile(r"\.(B|I|BR|IR|RB|RI|BI|IB|SM|Em|Nm|Ar|Fl|Xr|Pa|Sy|Li|Ql|Dq)\b ?(.*)")
+LITERAL = re.compile(r"\.(EX|nf|Bd)\b"), re.compile(r"\.(EE|fi|Ed)\b")
+NAMES = {"de": "German", "es": "Spanish", "fr": "French", "pl": "Polish", "nl": "Dutch", "it": "Italian",
+         "ro": "Romanian", "pt_BR": "Portuguese"}  # fmt: skip
+
+
+def paragraphs(page: str) -> list[str]:
+    """The paragraphs and headings of a page, without its markup and its literal blocks."""
+    found: list[list[str]] = [[]]
+    literal = False
+    for line in page.split("\n"):
+        if line.startswith("."):
+            literal = bool(LITERAL[0].match(line)) or (literal and not LITERAL[1].match(line))
+            if broken := BREAK.match(line):
+                found += [[broken[2]], []] if broken[1] in ("SH", "SS") else [[]]
+            elif told := TEXT.match(line):
+                found[-1].append(told[2].replace('"', " "))
+        elif not literal and not line.startswith("'"):
+            found[-1].append(line)
+    return [ESCAPE.sub("", " ".join(lines).replace(r"\-", "-")) for lines in found if any(lines)]
+
+
+def pages_of(folder: Path, language: str) -> dict[str, list[str]]:
+    """Paragraphs by the page's name; links to other pages are left out."""
+    files = sorted((folder / "usr" / "share" / "man" / language).glob("man*/*.gz"))
+    if not files:
+        sys.exit(f"{folder} holds no manuals in {language!r}: unpack Debian's manpages-{language} there, as told above")
+    pages = {}
+    for path in files:
+        if not path.is_symlink():
+            pages[f"{path.parent.name}/{path.name}"] = paragraphs(gzip.open(path, "rt", encoding="utf-8").read())
+    return {name: page for name, page in pages.items() if sum(map(len, page)) > 200}
+
+
+def task_of(folder: Path, pair: str, size: int, apart: bool, seed: int) -> Task:
+    """Two languages of manuals and their gold."""
+    sides = [pages_of(folder, language) for language in pair.split("-")]
+    common = sorted(set(sides[0]) & set(sides[1]))
+    pairs = [both for name in common if len(sides[0][name]) == len(sides[1][name])
+             for both in zip(sides[0][name], sides[1][name], strict=True)]  # fmt: skip
+    if apart:
+        drawn = np.random.default_rng(seed).integers(2, size=len(common))
+        for side, pages in enumerate(sides):
+            for name in np.array(common)[drawn != side]:
+                del pages[str(name)]
+    source, target = (
+        words_of([paragraph for page in pages.values() for paragraph in page], NAMES.get(language, language), size)
+        for language, pages in zip(pair.split("-"), sides, strict=True)
+    )
+    gold = dice_gold(pairs, source.items, target.items)
+    unlike = {i: found for i, found in gold["mutual"].items()
+              if all(source.items[i] != target.items[j] for j in found)}  # fmt: skip
+    return Task(source, target, {"mutual": gold["mutual"], "mutual, not written alike": unlike})
+
+
+def page(result: dict) -> str:
+    lines = ["# Manuals of Linux, from text alone", "", __doc__.split("\n\n")[-1].strip(), "",
+             "CPU seconds of one thread, with the verdict; agreement is the verdict's, backwards its null. \"One side's "
+             'choices too" is the method before it carried contexts over by mutual choices alone; that change was found '
+             "on these pages, Polish-French and German-Spanish, with the answers in sight, and then measured elsewhere "
+             "(reports/words.md, reports/together.md).", "",
+             "| pair | pages | method | words a side | seed | positions | P@1, mutual gold | P@5 | n | P@1, not written "
+             "alike | P@5 | n | agreement (backwards) | believed | CPU s |", "|" + "---|" * 15]  # fmt: skip
+    for row in sorted(result["rows"], key=lambda row: (row["case"], row["method"], row["seed"])):
+        pair, pages = row["case"].split(", ", 1)
+        scores = [row["scores"][f"{kind}, top {row['items']:,}"] for kind in ("mutual", "mutual, not written alike")]
+        told = " | ".join(f"{p['p_at_1']:.3f} ± {p['half_width']:.3f} | {p['p_at_5']:.3f} | {p['n']}" for p in scores)
+        lines.append(f"| {pair} | {pages} | {row['method']} | {row['items']:,} | {row['seed']} | "
+                     f"{' / '.join(f'{n:,}' for n in row['positions'])} | {told} | {row['agreement']:.3f} "
+                     f"({row['null']:.3f}) | {'yes' if row['believed'] else 'no'} | {row['cpu_seconds']:.0f} |"
+                     )  # fmt: skip
+    return "\n".join([*lines, "", *(f"`{command}`  " for command in result["commands"]), ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the packages are unpacked")
+    parser.add_argument("--pairs", nargs="+", default=["es-fr", "pl-fr", "de-pl", "de-es"])
+    parser.add_argument("--items", type=int, default=3000, help="words a side")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--apart", action="store_true", help="no page in common")
+    parser.add_argument("--one-sided", action="store_true", help="carry contexts over by one side's choices too")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "manuals")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    path = given.out.with_suffix(".json")
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": [], "rows": []}
+    command = " ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/manuals.py", *sys.argv[1:]])
+    result["commands"] = [*dict.fromkeys([*result["commands"], command])]
+    method = "contexts, one side's choices too" if given.one_sided else "contexts"
+    for pair in given.pairs:
+        for seed in given.seeds:
+            task = task_of(given.folder, pair, given.items, given.apart, seed)
+            case = f"{task.source.name}-{task.target.name}, {'no page in common' if given.apart else 'all pages'}"
+            config = ContextsConfig(seed=seed, mutual=not given.one_sided)
+            made = partial(align_contexts, task.source, task.target, config)
+            row = report(case, method, made, task, given.items, seed)
+            print(json.dumps(row), flush=True)
+            result["rows"] = [*(old for old in result["rows"] if key_of(old) != key_of(row)), row]
+            path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            given.out.with_suffix(".md").write_text(page(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
