@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from activation_cache.errors import UserError
-from sae_translate.align.contexts import ContextsConfig, align_contexts
+from sae_translate.align.contexts import ContextsConfig, align_contexts, chosen
 from sae_translate.languages.hmm import bijective, sample, symbol_language
 from sae_translate.languages.text import keep_items
 
@@ -74,6 +75,15 @@ def test_sides_of_different_sizes_and_rare_items_are_left_out(swapped):
     kept = {int(name): place for place, name in enumerate(fewer.items)}
     there = [i for i in np.argsort(-source.counts)[:60] if int(answer[i]) in kept]
     assert (alignment(np.array(there)) == [kept[int(answer[i])] for i in there]).mean() > 0.9
+
+
+def test_contexts_are_carried_over_by_pairs_that_choose_each_other():
+    scores = torch.rand(6, 9, generator=torch.Generator().manual_seed(0))
+    mutual, both = chosen(scores), chosen(scores, mutual=False)
+    rows, columns = mutual.nonzero(as_tuple=True)
+    assert len(rows) and torch.equal(scores[rows].argmax(1), columns)
+    assert torch.equal(scores[:, columns].argmax(0), rows)
+    assert torch.equal(both == 2, mutual == 1) and both.sum() == 6 + 9
 
 
 def test_too_little_text_is_an_error_that_names_the_figures(swapped):

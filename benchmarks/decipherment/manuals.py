@@ -58,7 +58,8 @@ def pages_of(folder: Path, language: str) -> dict[str, list[str]]:
     pages = {}
     for path in files:
         if not path.is_symlink():
-            pages[f"{path.parent.name}/{path.name}"] = paragraphs(gzip.open(path, "rt", encoding="utf-8").read())
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                pages[f"{path.parent.name}/{path.name}"] = paragraphs(file.read())
     return {name: page for name, page in pages.items() if sum(map(len, page)) > 200}
 
 
@@ -85,12 +86,12 @@ def task_of(folder: Path, pair: str, size: int, apart: bool, seed: int) -> Task:
 
 def page(result: dict) -> str:
     lines = ["# Manuals of Linux, from text alone", "", __doc__.split("\n\n")[-1].strip(), "",
-             "CPU seconds of one thread, with the verdict; agreement is the verdict's, backwards its null. \"One side's "
-             'choices too" is the method before it carried contexts over by mutual choices alone; that change was found '
+             "CPU seconds of one thread, with the verdict; agreement is the verdict's, backwards its null. One side's "
+             "choices too: the method before it carried contexts over by mutual choices alone. That change was found "
              "on these pages, Polish-French and German-Spanish, with the answers in sight, and then measured elsewhere "
              "(reports/words.md, reports/together.md).", "",
-             "| pair | pages | method | words a side | seed | positions | P@1, mutual gold | P@5 | n | P@1, not written "
-             "alike | P@5 | n | agreement (backwards) | believed | CPU s |", "|" + "---|" * 15]  # fmt: skip
+             "| pair | pages | method | words a side | seed | positions | P@1, mutual gold | P@5 | n | P@1, not "
+             "written alike | P@5 | n | agreement (backwards) | believed | CPU s |", "|" + "---|" * 15]  # fmt: skip
     for row in sorted(result["rows"], key=lambda row: (row["case"], row["method"], row["seed"])):
         pair, pages = row["case"].split(", ", 1)
         scores = [row["scores"][f"{kind}, top {row['items']:,}"] for kind in ("mutual", "mutual, not written alike")]
