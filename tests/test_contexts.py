@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from activation_cache.errors import UserError
-from sae_translate.align.contexts import ContextsConfig, align_contexts, chosen
+from sae_translate.align.contexts import Contexts, ContextsConfig, align_contexts, chosen, paired, scored
 from sae_translate.languages.hmm import bijective, sample, symbol_language
 from sae_translate.languages.text import keep_items
 
@@ -84,6 +84,20 @@ def test_contexts_are_carried_over_by_pairs_that_choose_each_other():
     assert len(rows) and torch.equal(scores[rows].argmax(1), columns)
     assert torch.equal(scores[:, columns].argmax(0), rows)
     assert torch.equal(both == 2, mutual == 1) and both.sum() == 6 + 9
+
+
+def test_contexts_that_are_all_paired_are_compared_as_a_dictionary_carries_them():
+    draw = torch.Generator().manual_seed(0)
+    odds = torch.randn(2, 7, 5, generator=draw), torch.randn(2, 8, 5, generator=draw)
+    source, target = (Contexts(np.arange(side.shape[1]), torch.ones(side.shape[1]), side) for side in odds)
+    dictionary = torch.eye(5)[torch.randperm(5, generator=draw)]
+    whole = paired(source, target, dictionary)
+    assert torch.allclose(whole, scored(source, target, dictionary), atol=1e-5)
+    dictionary[2] = 0
+    known = [row for row in range(5) if row != 2]
+    fewer = Contexts(source.items, source.frequency, source.odds[:, :, known])
+    assert torch.allclose(paired(source, target, dictionary), paired(fewer, target, dictionary[known]), atol=1e-5)
+    assert not torch.allclose(paired(source, target, dictionary), whole, atol=1e-2)
 
 
 def test_too_little_text_is_an_error_that_names_the_figures(swapped):

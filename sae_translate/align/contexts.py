@@ -42,7 +42,7 @@ class ContextsConfig:
     "Contexts no further off than this, in one segment, count together once more, whatever their distance; 0: not."
     max_items: int = 10_000
     "How many of the heaviest items of each side are aligned; memory is some four arrays of this squared."
-    contexts: int = 1000
+    contexts: int = 2000
     "How many of the heaviest are contexts, by which items are told."
     core: int = 300
     "How many of the heaviest are deciphered first."
@@ -116,6 +116,12 @@ def scored(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"])
     return (nearness(source.odds, target.odds @ back) + nearness(source.odds @ there, target.odds)) / 2
 
 
+def paired(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"]) -> Float[Tensor, "n m"]:
+    """CSLS in the contexts that a one-to-one dictionary pairs, and in those alone."""
+    rows, columns = dictionary.nonzero(as_tuple=True)
+    return nearness(source.odds[:, :, rows], target.odds[:, :, columns])
+
+
 def chosen(scores: Float[Tensor, "n m"], mutual: bool = True) -> Float[Tensor, "n m"]:
     """Every source's best target and every target's best source, once each, twice where mutual; or the mutual alone."""
     best = scores.argmax(1, keepdim=True)
@@ -144,11 +150,12 @@ def learnt(
     dictionary = core.new_zeros(source.odds.shape[2], target.odds.shape[2])
     core = core[: len(dictionary), : dictionary.shape[1]]
     dictionary[: len(core), : core.shape[1]] = core
-    for step in range(config.steps - 1):
-        scores = scored(source, target, dictionary)
+    scores, compared = scored(source, target, dictionary), paired if config.mutual else scored
+    for step in range(1, config.steps):
         dictionary = chosen(scores, config.mutual)[: len(dictionary), : dictionary.shape[1]]
-        report(step + 1)
-    return scored(source, target, dictionary), dictionary
+        scores = compared(source, target, dictionary)
+        report(step)
+    return scores, dictionary
 
 
 def align_contexts(
