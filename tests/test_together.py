@@ -52,6 +52,13 @@ def test_an_expert_that_is_often_wrong_is_doubted_more():
     assert trusted(good.scores, worse, TogetherConfig()).doubt > good.doubt
 
 
+def test_vectors_that_are_often_wrong_are_taken_less_sharply():
+    good = experts()
+    noise = torch.randn(good.scores.shape, generator=torch.Generator().manual_seed(1))
+    noisy = good.scores + 2 * good.scores.std() * noise
+    assert trusted(noisy, good.posterior, TogetherConfig()).sharpness < good.sharpness
+
+
 def test_a_doubted_posterior_still_sums_to_one_and_no_answer_is_any_answer():
     posterior = torch.eye(4)[:, :3]
     assert torch.allclose(mixed(posterior, 0.2).sum(1), torch.ones(4))

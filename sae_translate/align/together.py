@@ -1,8 +1,9 @@
 """Vectors and co-occurrence together: each says how far the other is to be trusted, and their product is balanced.
 
 A product of experts (Hinton 2002). One is the softmax of CSLS between mapped vectors, the other the posterior of what
-co-occurrence tells, by contexts for words or by decipherment. How often the second is simply wrong is read off how well
-it expects the mutual choices of the first, so no pair is needed; that asks only that the two err apart.
+co-occurrence tells, by contexts for words or by decipherment. How sharp the first is to be, and how often the second is
+simply wrong, is read off how well each expects the mutual choices of the other, so no pair is needed; that asks only
+that the two err apart.
 """
 
 from collections.abc import Callable
@@ -36,6 +37,8 @@ class TogetherConfig:
     "How vectors are aligned."
     text: ContextsConfig | DecipherConfig = field(default_factory=ContextsConfig)
     "How co-occurrence is read: by the contexts of words, or by decipherment."
+    sharpness: tuple[float, ...] = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 24.0, 28.0, 34.0, 40.0)
+    "Sharpness of the softmax of vectors' CSLS, in nats per unit, that is chosen from."
     doubt: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     "Chances that co-occurrence is wrong about an item that are chosen from."
     balancing: int = 5
@@ -72,8 +75,8 @@ def mutual_choices(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, "pairs"], 
 
 
 def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], config: TogetherConfig) -> Experts:
-    """Vectors as sharp as their own transport ended; co-occurrence with the doubt under which it makes the mutual
-    choices of vectors likeliest. Raises `UserError` where it answers none of those."""
+    """Each as far as it makes the mutual choices of the other likely: vectors with the sharpness at which they do so
+    most, co-occurrence with the doubt. Raises `UserError` where co-occurrence answers none of what vectors pair."""
     rows, best = mutual_choices(scores)
     answered = posterior[rows].sum(1) > 0
     rows, best = rows[answered], best[answered]
@@ -82,11 +85,16 @@ def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], confi
             f"{len(rows)} of the items that vectors pair mutually are answered by co-occurrence, and 2 are needed: use "
             "vectors or text alone"
         )
+    told, partner = mutual_choices(posterior)
+    told, partner = told[posterior[told].sum(1) > 0], partner[posterior[told].sum(1) > 0]
 
-    def likelihood(doubt: float) -> float:
+    def by_vectors(sharpness: float) -> float:
+        return float((sharpness * scores[told]).log_softmax(1).gather(1, partner[:, None]).mean())
+
+    def by_text(doubt: float) -> float:
         return float(mixed(posterior[rows], doubt).gather(1, best[:, None]).log().mean())
 
-    return Experts(scores, posterior, config.vectors.last_sharpness, max(config.doubt, key=likelihood))
+    return Experts(scores, posterior, max(config.sharpness, key=by_vectors), max(config.doubt, key=by_text))
 
 
 def align_together(
@@ -139,7 +147,7 @@ def believed_plan(
     """P(target | source) by the experts that are believed; by both where neither is, or where none was judged."""
     told = [verdict is None or verdict.believed for verdict in (vectors, of_text)]
     if told == [True, False]:
-        return balanced(experts.sharpness * experts.scores, config.balancing)
+        return balanced(config.vectors.last_sharpness * experts.scores, config.balancing)
     if told == [False, True]:
         return balanced(mixed(experts.posterior, experts.doubt).log(), config.balancing)
     return experts.product(config.balancing)
