@@ -37,7 +37,7 @@ class TogetherConfig:
     "How vectors are aligned."
     text: ContextsConfig | DecipherConfig = field(default_factory=ContextsConfig)
     "How co-occurrence is read: by the contexts of words, or by decipherment."
-    sharpness: tuple[float, ...] = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 24.0, 28.0, 34.0, 40.0)
+    sharpness: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 24.0, 28.0, 34.0, 40.0)
     "Sharpness of the softmax of vectors' CSLS, in nats per unit, that is chosen from."
     doubt: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     "Chances that co-occurrence is wrong about an item that are chosen from."
