@@ -205,6 +205,8 @@ def page(result: dict) -> str:
             + " | ".join(f"{own[pair]['p_at_1']:.4f} ({own[pair]['right']} of {own[pair]['n']:,})" for pair in shown)
             + f" | {row['cpu_seconds']:.1f} |"
         )  # fmt: skip
+    lines += ["", "By a script that is not kept: the lengths of vectors, made free of rank, correlate by 0.83, 0.70 "
+              "and 0.66 over mutual pairs, yet as evidence beside ranks they give 1004, 474 and 745 right: nothing."]
     return "\n".join([*lines, "", f"`{result['command']}`", ""])
 
 
