@@ -41,7 +41,8 @@ class ContextsConfig:
     window: int = 40
     "Contexts no further off than this, in one segment, count together once more, whatever their distance; 0: not."
     max_items: int = 10_000
-    "How many of the heaviest items of each side are aligned; memory is some four arrays of this squared."
+    """How many of the heaviest items of each side are aligned; memory is some four arrays of this squared, and six of
+    items x contexts x bins (a bin is a lag and direction, or the window)."""
     contexts: int = 2000
     "How many of the heaviest are contexts, by which items are told."
     core: int = 300

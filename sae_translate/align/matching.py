@@ -119,7 +119,7 @@ class Departures:
 def factored(counts: Float[Tensor, "relations n n"]) -> Departures:
     """Departures that products with are cheap, on the CPU, where most counts are 0."""
     whole = departures(counts)
-    if counts.device.type != "cpu" or float((counts > 0).float().mean()) > SPARSE:
+    if counts.device.type != "cpu" or int(counts.count_nonzero()) > SPARSE * counts.numel():
         return Departures(whole, tuple(map(Factor, whole)), tuple(Factor(each.T) for each in whole))
     after, before = [], []
     for pairs in counts:

@@ -77,16 +77,16 @@ def mutual_choices(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, "pairs"], 
 def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], config: TogetherConfig) -> Experts:
     """Each as far as it makes the mutual choices of the other likely: vectors with the sharpness at which they do so
     most, co-occurrence with the doubt. Raises `UserError` where co-occurrence answers none of what vectors pair."""
+    answered = posterior.sum(1) > 0
     rows, best = mutual_choices(scores)
-    answered = posterior[rows].sum(1) > 0
-    rows, best = rows[answered], best[answered]
+    rows, best = rows[answered[rows]], best[answered[rows]]
+    told, partner = mutual_choices(posterior)
+    told, partner = told[answered[told]], partner[answered[told]]
     if len(rows) < 2:
         raise UserError(
             f"{len(rows)} of the items that vectors pair mutually are answered by co-occurrence, and 2 are needed: use "
             "vectors or text alone"
         )
-    told, partner = mutual_choices(posterior)
-    told, partner = told[posterior[told].sum(1) > 0], partner[posterior[told].sum(1) > 0]
 
     def by_vectors(sharpness: float) -> float:
         return float((sharpness * scores[told]).log_softmax(1).gather(1, partner[:, None]).mean())
