@@ -99,7 +99,8 @@ German half too. BLEU (0 to 100) and chrF are
 sacrebleu's, on lower case words and marks, `forth` from source to target and `back`. `refined`: the dictionary counted
 anew from its own translations, as language models read them. The network starts from that and is judged at its best
 unsupervised criterion. Texts are aligned by contexts, but for the run of 1,000 words, which like latents and chains was
-deciphered. `supervised` is the same network taught by the true translations of the same sentences, and from commit
+deciphered; those runs are older than commit f86a1fa, from which on contexts are carried over by mutual choices alone.
+`supervised` is the same network taught by the true translations of the same sentences, and from commit
 d9cbb57 on hears them whole (before, with noise). The control of a hidden Markov run sets the source against a language
 of another chain, `control frequency` is that language's most frequent symbol.
 
