@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from activation_cache.errors import UserError
-from sae_translate.align.contexts import Contexts, ContextsConfig, align_contexts, chosen, paired, scored
+from sae_translate.align.contexts import Contexts, ContextsConfig, Pairs, align_contexts, carried, chosen, compared
+from sae_translate.align.retrieval import csls_scores, unit
 from sae_translate.languages.hmm import bijective, sample, symbol_language
 from sae_translate.languages.text import keep_items
 
@@ -77,27 +78,60 @@ def test_sides_of_different_sizes_and_rare_items_are_left_out(swapped):
     assert (alignment(np.array(there)) == [kept[int(answer[i])] for i in there]).mean() > 0.9
 
 
-def test_contexts_are_carried_over_by_pairs_that_choose_each_other():
-    scores = torch.rand(6, 9, generator=torch.Generator().manual_seed(0))
-    mutual, both = chosen(scores), chosen(scores, mutual=False)
-    rows, columns = mutual.nonzero(as_tuple=True)
-    assert len(rows) and torch.equal(scores[rows].argmax(1), columns)
-    assert torch.equal(scores[:, columns].argmax(0), rows)
-    assert torch.equal(both == 2, mutual == 1) and both.sum() == 6 + 9
+def test_contexts_are_paired_by_best_choices_among_the_other_s_nearest():
+    scores = torch.rand(9, 12, generator=torch.Generator().manual_seed(0))
+    mutual, two = chosen(scores, 1, 9, 12), chosen(scores, 2, 9, 12)
+    assert torch.equal(scores[mutual.source].argmax(1), mutual.target)
+    assert torch.equal(scores[:, mutual.target].argmax(0), mutual.source)
+    assert (mutual.weight == 1).all()
+
+    def place(values, item):
+        return int((values > values[item]).sum())
+
+    expected = {
+        (i, j)
+        for i in range(9)
+        for j in range(12)
+        if sorted((place(scores[i], j), place(scores[:, j], i))) in ([0, 0], [0, 1])
+    }
+    found = list(zip(two.source.tolist(), two.target.tolist(), strict=True))
+    assert set(found) == expected and len(found) == len(expected) > len(mutual.weight) > 1
+    for (i, j), weight in zip(found, two.weight.tolist(), strict=True):
+        sharing = sum(a == i for a, _ in found) * sum(b == j for _, b in found)
+        assert weight == pytest.approx(sharing**-0.5)
+    few = chosen(scores, 2, 5, 4)
+    assert set(zip(few.source.tolist(), few.target.tolist(), strict=True)) == {
+        (i, j) for i, j in expected if i < 5 and j < 4
+    }
 
 
-def test_contexts_that_are_all_paired_are_compared_as_a_dictionary_carries_them():
+def test_items_are_compared_by_correlation_in_the_contexts_that_are_paired_alone():
     draw = torch.Generator().manual_seed(0)
     odds = torch.randn(2, 7, 5, generator=draw), torch.randn(2, 8, 5, generator=draw)
     source, target = (Contexts(np.arange(side.shape[1]), torch.ones(side.shape[1]), side) for side in odds)
-    dictionary = torch.eye(5)[torch.randperm(5, generator=draw)]
-    whole = paired(source, target, dictionary)
-    assert torch.allclose(whole, scored(source, target, dictionary), atol=1e-5)
-    dictionary[2] = 0
-    known = [row for row in range(5) if row != 2]
-    fewer = Contexts(source.items, source.frequency, source.odds[:, :, known])
-    assert torch.allclose(paired(source, target, dictionary), paired(fewer, target, dictionary[known]), atol=1e-5)
-    assert not torch.allclose(paired(source, target, dictionary), whole, atol=1e-2)
+    rows, columns = torch.tensor([0, 1, 3, 4]), torch.tensor([2, 0, 4, 1])
+    pairs = Pairs(rows, columns, torch.ones(4))
+    x, y = odds[0][:, :, rows], odds[1][:, :, columns]
+    x, y = ((side - side.mean(2, keepdim=True)).transpose(0, 1).flatten(1) for side in (x, y))
+    expected = csls_scores(unit(x), unit(y))
+    assert torch.allclose(compared(source, target, pairs), expected, atol=1e-5)
+    twice = Pairs(rows.repeat(2), columns.repeat(2), torch.full((8,), 0.5))
+    assert torch.allclose(compared(source, target, twice), expected, atol=1e-5)
+    left_out = source.odds.clone()
+    left_out[:, :, 2] += 10
+    louder = Contexts(source.items, source.frequency, left_out + torch.arange(7.0)[:, None])
+    assert torch.allclose(compared(louder, target, pairs), expected, atol=1e-4)
+
+
+def test_contexts_of_either_side_are_carried_over_by_a_dictionary():
+    draw = torch.Generator().manual_seed(1)
+    odds = torch.randn(2, 7, 5, generator=draw)
+    order = torch.randperm(5, generator=draw)
+    source = Contexts(np.arange(7), torch.ones(7), odds)
+    target = Contexts(np.arange(7), torch.ones(7), odds[:, :, order])
+    scores = carried(source, target, torch.eye(5)[:, order])
+    x = unit(odds.transpose(0, 1).flatten(1))
+    assert torch.allclose(scores, csls_scores(x, x), atol=1e-5)
 
 
 def test_too_little_text_is_an_error_that_names_the_figures(swapped):

@@ -133,7 +133,6 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=3000, help="words a side")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--apart", action="store_true", help="no page in common")
-    parser.add_argument("--one-sided", action="store_true", help="carry contexts over by one side's choices too")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "manuals")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -141,15 +140,12 @@ def main() -> None:
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": [], "rows": []}
     command = " ".join(["OMP_NUM_THREADS=1 python benchmarks/decipherment/manuals.py", *sys.argv[1:]])
     result["commands"] = [*dict.fromkeys([*result["commands"], command])]
-    method = "contexts, one side's choices too" if given.one_sided else "contexts"
     for pair in given.pairs:
         for seed in given.seeds:
             task = task_of(given.folder, pair, given.items, given.apart, seed)
             case = f"{task.source.name}-{task.target.name}, {'no page in common' if given.apart else 'all pages'}"
-            before = {"mutual": False, "contexts": 1000} if given.one_sided else {}
-            config = ContextsConfig(seed=seed, **before)
-            made = partial(align_contexts, task.source, task.target, config)
-            row = report(case, method, made, task, given.items, seed)
+            made = partial(align_contexts, task.source, task.target, ContextsConfig(seed=seed))
+            row = report(case, "contexts", made, task, given.items, seed)
             print(json.dumps(row), flush=True)
             result["rows"] = [*(old for old in result["rows"] if key_of(old) != key_of(row)), row]
             path.write_text(json.dumps(result, indent=1), encoding="utf-8")

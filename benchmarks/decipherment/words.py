@@ -322,7 +322,8 @@ LEFT_OUT = {
     "one step": {"steps": 1},
     "four steps": {"steps": 4},
     "core of 100": {"core": 100},
-    "choices of one side too": {"mutual": False},
+    "mutual choices alone": {"nearest": 1},
+    "best choices among the other's 5 nearest": {"nearest": 5},
 }
 "Parts of `align_contexts` left out or changed, one at a time."
 

@@ -5,10 +5,11 @@ languages it never is, as their word orders differ, and the likelihood then bend
 it leaves it (reports/words.md). What survives is which contexts an item prefers. So every item's log odds with
 context words, before it, behind it, and in the same segment at any distance, are carried over by the dictionary found
 so far, and the dictionary is chosen anew by CSLS, as self-learning does with vectors (Artetxe et al. 2018, arXiv
-1805.06297, section 3.3), but of mutual choices alone.
+1805.06297, section 3.3), but in the contexts alone that are each other's choice, or nearly: k-reciprocal neighbours
+(Qin et al. 2011, doi 10.1109/CVPR.2011.5995373). The last scores are an optimal transport's, so no word is everyone's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 
@@ -21,8 +22,9 @@ from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.core import DecipherConfig, core_of, heaviest, smooth, start_emission
 from sae_translate.align.emission import TINY, maximise
 from sae_translate.align.grow import profiles
+from sae_translate.align.matching import balanced
 from sae_translate.align.null import backwards
-from sae_translate.align.retrieval import largest, unit
+from sae_translate.align.retrieval import largest
 from sae_translate.align.statistics import fold, share_positions
 from sae_translate.languages.language import Language
 
@@ -41,7 +43,7 @@ class ContextsConfig:
     window: int = 40
     "Contexts no further off than this, in one segment, count together once more, whatever their distance; 0: not."
     max_items: int = 10_000
-    """How many of the heaviest items of each side are aligned; memory is some four arrays of this squared, and six of
+    """How many of the heaviest items of each side are aligned; memory is some four arrays of this squared, and two of
     items x contexts x bins (a bin is a lag and direction, or the window)."""
     contexts: int = 2000
     "How many of the heaviest are contexts, by which items are told."
@@ -49,8 +51,9 @@ class ContextsConfig:
     "How many of the heaviest are deciphered first."
     steps: int = 12
     "Times that the dictionary is chosen anew."
-    mutual: bool = True
-    "Whether it holds mutual choices alone: what one side alone chooses is mostly wrong, and misleads the next step."
+    nearest: int = 2
+    """A context is carried over to its best choice, if it is among so many of that one's; 1: mutual choices. What one
+    side alone chooses is mostly wrong, and misleads the next step."""
     trial_lags: tuple[tuple[int, ...], tuple[int, ...]] = ((1, 3, 5), (2, 4, 6))
     "Lags of the verdict's two dictionaries, which share no evidence."
     null_surrogates: int = 1
@@ -102,33 +105,69 @@ def contexts_of(language: Language, lags: tuple[int, ...], window: int, config: 
     return Contexts(items, frequency, torch.stack(odds))
 
 
-def nearness(source: Float[Tensor, "bins n k"], target: Float[Tensor, "bins m k"]) -> Float[Tensor, "n m"]:
+@dataclass(frozen=True)
+class Pairs:
+    """Contexts of one language paired with contexts of the other; one may be in several pairs."""
+
+    source: Int[Tensor, "pairs"]
+    target: Int[Tensor, "pairs"]
+    weight: Float[Tensor, "pairs"]
+    "One over the geometric mean of the pairs that either context is in."
+
+
+def nearness(
+    bins: Iterable[tuple[Float[Tensor, "n k"], Float[Tensor, "m k"]]],
+) -> Float[Tensor, "n m"]:
     """CSLS of every pair, over all bins together."""
-    x, y = (unit(side.transpose(0, 1).flatten(1)) for side in (source, target))
-    cosine = x @ y.T
+    (x, y), *others = bins
+    cosine, of_source, of_target = x @ y.T, x.square().sum(1), y.square().sum(1)
+    for x, y in others:
+        cosine.addmm_(x, y.T)
+        of_source += x.square().sum(1)
+        of_target += y.square().sum(1)
+    cosine.mul_(of_source.clamp_min(TINY).rsqrt()[:, None]).mul_(of_target.clamp_min(TINY).rsqrt())
     of_source, of_target = (largest(side, min(NEAREST, side.shape[1]))[0].mean(1) for side in (cosine, cosine.T))
     return cosine.mul_(2).sub_(of_source[:, None]).sub_(of_target)
 
 
-def scored(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"]) -> Float[Tensor, "n m"]:
+def carried(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"]) -> Float[Tensor, "n m"]:
     """CSLS in the contexts of either side, the other's carried there by the dictionary; their mean."""
     back = (dictionary / dictionary.sum(0).clamp_min(TINY)).T
     there = dictionary / dictionary.sum(1, keepdim=True).clamp_min(TINY)
-    return (nearness(source.odds, target.odds @ back) + nearness(source.odds @ there, target.odds)) / 2
+    bins = list(zip(source.odds, target.odds, strict=True))
+    return (nearness((x, y @ back) for x, y in bins) + nearness((x @ there, y) for x, y in bins)) / 2
 
 
-def paired(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"]) -> Float[Tensor, "n m"]:
-    """CSLS in the contexts that a one-to-one dictionary pairs, and in those alone."""
-    rows, columns = dictionary.nonzero(as_tuple=True)
-    return nearness(source.odds[:, :, rows], target.odds[:, :, columns])
+def compared(source: Contexts, target: Contexts, pairs: Pairs) -> Float[Tensor, "n m"]:
+    """CSLS in the contexts that are paired, and in those alone."""
+    return nearness(
+        (preferred(x[:, pairs.source], pairs.weight), preferred(y[:, pairs.target], pairs.weight))
+        for x, y in zip(source.odds, target.odds, strict=True)
+    )
 
 
-def chosen(scores: Float[Tensor, "n m"], mutual: bool = True) -> Float[Tensor, "n m"]:
-    """Every source's best target and every target's best source, once each, twice where mutual; or the mutual alone."""
-    best = scores.argmax(1, keepdim=True)
-    dictionary = torch.zeros_like(scores).scatter_(1, best, 1.0)
-    dictionary.scatter_add_(0, scores.argmax(0, keepdim=True), torch.ones_like(scores[:1]))
-    return (dictionary == 2).to(scores.dtype) if mutual else dictionary
+def preferred(odds: Float[Tensor, "n pairs"], weight: Float[Tensor, "pairs"]) -> Float[Tensor, "n pairs"]:
+    """Log odds from their item's mean, and so much heavier that products of two sum by weight; `odds` is overwritten.
+    The mean tells how often an item occurs and how evenly, not what it prefers."""
+    mean = odds @ (weight / weight.sum().clamp_min(TINY))
+    return odds.sub_(mean[:, None]).mul_(weight.sqrt())
+
+
+def chosen(scores: Float[Tensor, "n m"], nearest: int, n_source: int, n_target: int) -> Pairs:
+    """Each of the first items of either side with its best of all, where that is one of the other's first and has it
+    among its `nearest`."""
+    there = largest(scores[:n_source], min(nearest, scores.shape[1]))[1]
+    back = largest(scores[:, :n_target].T, min(nearest, scores.shape[0]))[1]
+
+    def kept(near: Int[Tensor, "n k"], other: Int[Tensor, "m k"]) -> Int[Tensor, "two pairs"]:
+        items = (near[:, 0] < len(other)).nonzero().flatten()
+        best = near[items, 0]
+        returned = (other[best] == items[:, None]).any(1)
+        return torch.stack([items[returned], best[returned]])
+
+    both = torch.cat([kept(there, back), kept(back, there).flip(0)], dim=1).unique(dim=1)
+    shared = both[0].bincount()[both[0]] * both[1].bincount()[both[1]]
+    return Pairs(both[0], both[1], shared.to(scores.dtype).rsqrt())
 
 
 def deciphered(source: Language, target: Language, config: DecipherConfig, back: bool) -> Float[Tensor, "k l"]:
@@ -146,17 +185,17 @@ def learnt(
     core: Float[Tensor, "k l"],
     config: ContextsConfig,
     report: Callable[[int], None] = lambda step: None,
-) -> tuple[Float[Tensor, "n m"], Float[Tensor, "contexts others"]]:
-    """Scores after the steps of self-learning from a core's joint weights, and the dictionary that they rest on."""
-    dictionary = core.new_zeros(source.odds.shape[2], target.odds.shape[2])
-    core = core[: len(dictionary), : dictionary.shape[1]]
+) -> tuple[Float[Tensor, "n m"], Pairs]:
+    """Scores after the steps of self-learning from a core's joint weights, and the pairs of contexts they lead to."""
+    n_source, n_target = source.odds.shape[2], target.odds.shape[2]
+    dictionary = core.new_zeros(n_source, n_target)
+    core = core[:n_source, :n_target]
     dictionary[: len(core), : core.shape[1]] = core
-    scores, compared = scored(source, target, dictionary), paired if config.mutual else scored
+    scores = carried(source, target, dictionary)
     for step in range(1, config.steps):
-        dictionary = chosen(scores, config.mutual)[: len(dictionary), : dictionary.shape[1]]
-        scores = compared(source, target, dictionary)
+        scores = compared(source, target, chosen(scores, config.nearest, n_source, n_target))
         report(step)
-    return scores, dictionary
+    return scores, chosen(scores, config.nearest, n_source, n_target)
 
 
 def align_contexts(
@@ -182,10 +221,12 @@ def align_contexts(
             progress("contexts", step, config.steps)
 
     first, second = (contexts_of(side, config.lags, config.window, config) for side in (source, target))
-    scores, dictionary = learnt(first, second, deciphered(source, target, deciphering, False), config, report)
-    reach = hit_rate(first, second, dictionary, len(config.lags))
+    scores, pairs = learnt(first, second, deciphered(source, target, deciphering, False), config, report)
+    objective = float(scores.max(1).values.mean())
+    reach = hit_rate(first, second, pairs, len(config.lags))
     sharpness = sharpened(scores[: config.contexts], reach)
-    plan = (sharpness * scores).softmax(1)
+    plan = balanced(scores.mul_(sharpness)).clamp_min_(TINY).log_()
+    plan = plan.mul_(sharpened(plan[: config.contexts], reach)).softmax(1)
     verdict = judge_contexts(source, target, config, deciphering) if config.null_surrogates else None
     believed = float(verdict is None or verdict.believed)
     confidence = np.zeros(len(source.items), np.float32)
@@ -197,7 +238,7 @@ def align_contexts(
         source_items=source.items,
         target_items=target.items,
         coupling=coupling,
-        objective=float(scores.max(1).values.mean()),
+        objective=objective,
         confidence=confidence,
         verdict=verdict,
         record={
@@ -212,11 +253,11 @@ def align_contexts(
     )
 
 
-def hit_rate(source: Contexts, target: Contexts, dictionary: Float[Tensor, "k l"], n_lags: int) -> float:
+def hit_rate(source: Contexts, target: Contexts, pairs: Pairs, n_lags: int) -> float:
     """The share of items told right by what stands on one side of them alone, of the heaviest: what is ahead and what
     is behind err apart, so they agree on about the product of their hit rates."""
     ahead = torch.arange(n_lags, device=source.odds.device)
-    best = [scored(source.turned(bins), target.turned(bins), dictionary)[: len(dictionary)].argmax(1)
+    best = [compared(source.turned(bins), target.turned(bins), pairs)[: source.odds.shape[2]].argmax(1)
             for bins in (ahead, ahead + n_lags)]  # fmt: skip
     return float((best[0] == best[1]).float().mean()) ** 0.5
 
