@@ -1,11 +1,11 @@
-"""Laws of evidence from ranks of frequency: it knows its own worth, and changes no more than near ties."""
+"""Laws of evidence from ranks of frequency and from the other direction: it knows its own worth, and the scores'."""
 
 import math
 
 import pytest
 import torch
 
-from sae_translate.align.ranks import RankEvidence, rank_evidence, reranked, with_ranks
+from sae_translate.align.ranks import RankEvidence, both_ways, likeliest_sharpness, rank_evidence, with_ranks
 from sae_translate.align.retrieval import Neighbours
 
 
@@ -47,16 +47,36 @@ def test_what_is_not_mutual_tells_nothing():
     assert rank_evidence(torch.zeros(500, dtype=torch.int64), torch.arange(500)) is None
 
 
-def test_a_near_tie_goes_to_the_rank_that_fits_and_a_clear_choice_stays():
-    near = Neighbours(torch.tensor([[0.50, 0.49], [0.90, 0.20]]), torch.tensor([[7, 3], [7, 3]]))
-    told = reranked(near, torch.tensor([[-0.05, 0.05], [-0.05, 0.05]]), 1)
-    assert told.indices.tolist() == [[3], [7]]
-    assert told.scores.flatten().tolist() == pytest.approx([0.54, 0.85])
-
-
 def test_scores_of_all_pairs_gain_what_their_ranks_say():
     scores = torch.eye(300)[:, noisy_order(300, 0.4).argsort()]
     evidence = rank_evidence(scores.argmax(1), scores.argmax(0))
-    gained = (with_ranks(scores, 0.5) - scores)[7, 31]
-    assert float(gained) == pytest.approx(0.5 * float(evidence(torch.tensor(7), torch.tensor(31))), abs=1e-5)
-    assert torch.equal(with_ranks(scores[:5], 0.5), scores[:5])
+    gained = with_ranks(scores) - scores
+    near, far = torch.tensor([7, 7]), torch.tensor([31, 290])
+    told = evidence(near, far)
+    assert float(gained[7, 31] / gained[7, 290]) == pytest.approx(float(told[0] / told[1]), abs=1e-3)
+    assert gained[7, 7] > 0 > gained[7, 290]
+    assert torch.equal(with_ranks(scores[:5]), scores[:5])
+
+
+@pytest.mark.parametrize("truth", [8.0, 25.0])
+def test_ranks_tell_how_sharp_the_scores_are(truth):
+    """Targets are drawn by a softmax of that sharpness, and their ranks are near their sources'."""
+    n, draw = 4000, torch.Generator().manual_seed(0)
+    near = torch.randint(n, (n, 40), generator=draw)
+    scores = 0.3 * torch.randn(n, 40, generator=draw)
+    partner = torch.multinomial((truth * scores).softmax(1), 1, generator=draw)
+    own = noisy_order(n, 0.1)
+    near.scatter_(1, partner, own[:, None])
+    evidence = RankEvidence((0.0, 0.01), (0.0, 2.0))(torch.arange(n)[:, None], near)
+    assert likeliest_sharpness(scores, evidence) == pytest.approx(truth, rel=0.16)
+
+
+def test_what_is_near_to_all_is_chosen_less_in_either_direction():
+    nats = torch.tensor([[3.0, 2.8, 0.0], [3.0, 0.0, 1.0], [3.0, 0.0, 0.0]])
+    whole = torch.arange(3).expand(3, 3)
+    forward, backward = both_ways(Neighbours(nats, whole), Neighbours(nats.T, whole))
+    assert forward.indices[:, 0].tolist() == [1, 0, 0]
+    expected = (nats.log_softmax(1) + nats.log_softmax(0)) / 2
+    assert torch.allclose(torch.zeros(3, 3).scatter(1, forward.indices, forward.scores), expected, atol=1e-6)
+    assert torch.allclose(torch.zeros(3, 3).scatter(1, backward.indices, backward.scores), expected.T, atol=1e-6)
+    assert (forward.scores.diff(dim=1) <= 0).all()

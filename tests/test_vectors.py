@@ -183,9 +183,9 @@ def test_ranks_of_frequency_help_where_they_agree_and_do_no_harm_where_they_do_n
     orders = {"same": torch.arange(400), "another": torch.randperm(400, generator=draw)}
     right = {}
     for name, order in orders.items():
-        for weight in (0.0, QUICK.rank_weight):
-            best = ranked_targets(fit, x, y[order], replace(QUICK, rank_weight=weight)).best.indices[:, 0]
-            right[name, weight > 0] = float((order[best] == torch.arange(400)).float().mean())
+        for told in (False, True):
+            best = ranked_targets(fit, x, y[order], replace(QUICK, ranks=told)).best.indices[:, 0]
+            right[name, told] = float((order[best] == torch.arange(400)).float().mean())
     assert right["same", True] > right["same", False] + 0.05
     assert abs(right["another", True] - right["another", False]) < 0.01
 

@@ -41,7 +41,7 @@ LEFT_OUT = {
     "one pass of growth": {"passes": 1},
     "no reweighting": {"reweightings": 0},
     "no ridge in the whitening": {"ridge": 0.0},
-    "ranks of frequency left out": {"rank_weight": 0.0},
+    "ranks of frequency left out": {"ranks": False},
     "retrieval by cosine": {"retrieval": "cosine"},
     "retrieval by inverted softmax": {"retrieval": "inverted_softmax"},
     "normalised 10 times": {"normalisations": 10},

@@ -63,7 +63,7 @@ def measured(n: int, seed: int, method: str) -> dict:
     text = OF_TEXT[type(config.text)](source, target, config.text)
     scores = torch.zeros(n, n)
     nearness = csls_scores(fit.source(x), fit.target(y))
-    scores[np.ix_(rows, columns)] = with_ranks(nearness, config.vectors.rank_weight)
+    scores[np.ix_(rows, columns)] = with_ranks(nearness)
     posterior = torch.from_numpy(text.posterior()).to(scores)
     experts = trusted(scores, posterior, config)
     plan = believed_plan(experts, fit.verdict, text.verdict, config)

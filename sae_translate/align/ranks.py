@@ -11,12 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_translate.align.retrieval import Neighbours, mutual_pairs
+from sae_translate.align.retrieval import Neighbours, largest, mutual_pairs
 
 FEW = 20
 "With fewer mutual pairs than this their spread says little, and ranks are left out."
 LEAST_VARIANCE = 0.01
 "Of log ranks of pairs: no two texts agree on them more closely than by a tenth."
+RERANKED = 40
+"Of how many of the nearest ranks of frequency, and the other direction, may change the order."
+SHARPNESS = tuple(4.0 * 1.15**step for step in range(20))
+"Of the softmax of scores, in nats per unit: 4 to 57."
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,35 @@ def rank_evidence(forward: Int[Tensor, "n"], backward: Int[Tensor, "m"]) -> Rank
     return RankEvidence(of_pairs, of_any) if of_pairs[1] < of_any[1] else None
 
 
-def reranked(near: Neighbours, evidence: Float[Tensor, "n near"], k: int) -> Neighbours:
-    """The k best of every row's neighbours by their score and the evidence added to it."""
-    best = (near.scores + evidence).topk(k, dim=1)
-    return Neighbours(best.values, near.indices.gather(1, best.indices))
+def likeliest_sharpness(scores: Float[Tensor, "n near"], evidence: Float[Tensor, "n near"]) -> float:
+    """The sharpness at which a softmax of the scores expects the ranks that there are most: `evidence` is their log
+    likelihood ratio, summed out over the targets. Ranks have no part in the scores, so this knows no answer and yet
+    tells a vague map from a sure one."""
+
+    def expected(sharpness: float) -> float:
+        return float(((sharpness * scores).log_softmax(1) + evidence).logsumexp(1).mean())
+
+    return max(SHARPNESS, key=expected)
 
 
-def with_ranks(scores: Float[Tensor, "n m"], weight: float) -> Float[Tensor, "n m"]:
-    """Scores of all pairs, and `weight` times what ranks of frequency say of them."""
+def with_ranks(scores: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """Scores of all pairs and what ranks of frequency say of them, in units of the scores."""
     evidence = rank_evidence(scores.argmax(dim=1), scores.argmax(dim=0))
     if evidence is None:
         return scores
     own, other = (torch.arange(size, device=scores.device) for size in scores.shape)
-    return scores + weight * evidence(own[:, None], other)
+    near = largest(scores, min(RERANKED, scores.shape[1]))
+    sharpness = likeliest_sharpness(near[0], evidence(own[:, None], near[1]))
+    return scores + evidence(own[:, None], other) / sharpness
+
+
+def both_ways(forward: Neighbours, backward: Neighbours) -> tuple[Neighbours, Neighbours]:
+    """Neighbours of either side, scored in nats, by the geometric mean of the chances that either side's softmax gives
+    a pair; best first. What is near to many is so no more."""
+    of_source, of_target = forward.scores.logsumexp(1), backward.scores.logsumexp(1)
+
+    def ordered(near: Neighbours, own: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Neighbours:
+        best = (near.scores - (own[:, None] + others[near.indices]) / 2).sort(dim=1, descending=True, stable=True)
+        return Neighbours(best.values, near.indices.gather(1, best.indices))
+
+    return ordered(forward, of_source, of_target), ordered(backward, of_target, of_source)

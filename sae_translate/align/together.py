@@ -115,7 +115,7 @@ def align_together(
     of_text = OF_TEXT[type(config.text)](source, target, config.text, progress)
     scores = torch.zeros(len(rows), len(columns))
     nearness = csls_scores(fit.source(x), fit.target(y))
-    scores[np.ix_(rows, columns)] = with_ranks(nearness, config.vectors.rank_weight)
+    scores[np.ix_(rows, columns)] = with_ranks(nearness) if config.vectors.ranks else nearness
     posterior = torch.from_numpy(of_text.posterior()).to(scores)
     experts = trusted(scores, posterior, config)
     verdict = joined(fit.verdict, of_text.verdict)

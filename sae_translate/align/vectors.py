@@ -13,7 +13,7 @@ from activation_cache.errors import UserError, choose
 from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.posterior import fit_posterior
 from sae_translate.align.procrustes import LinearMap, normalised, normalising_means, polar, reweighted
-from sae_translate.align.ranks import rank_evidence, reranked
+from sae_translate.align.ranks import RERANKED, both_ways, likeliest_sharpness, rank_evidence
 from sae_translate.align.retrieval import Neighbours, check_vectors, mutual_pairs, retrieve, unit
 from sae_translate.align.selflearning import (
     annealing,
@@ -34,8 +34,6 @@ Known = tuple[Side, Side]
 "Vectors of pairs known to be the same, row beside row: of the source, of the target."
 Outcome = tuple[float, Tensor]
 "Objective of a search, and its coupling, n x m."
-RERANKED = 40
-"Of how many of the nearest ranks of frequency may change the order."
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,9 @@ class VectorsConfig:
     "How targets are ranked: csls, cosine or inverted_softmax."
     index: str = "exact"
     "How targets are searched: exact, or faiss for millions."
-    rank_weight: float = 0.05
-    """What a nat of evidence from ranks of frequency adds to a score: the inverse of the sharpness at which the
-    objective is measured. 0 leaves ranks out."""
+    ranks: bool = True
+    """Whether ranks of frequency are looked at, and tell how sharp the scores are; else that is `last_sharpness` per
+    unit of cosine."""
     k: int = 10
     "Targets listed for every source."
     null_surrogates: int = 1
@@ -320,8 +318,8 @@ class RankedTargets:
 def ranked_targets(
     fit: VectorFit, source: Float[Tensor, "n d"], target: Float[Tensor, "m e"], config: VectorsConfig
 ) -> RankedTargets:
-    """Rank targets in the common space, and the nearest of them by ranks of frequency too; streams, so that n and m may
-    be large. Rows are most frequent first.
+    """Rank targets in the common space, the nearest of them by what either direction and ranks of frequency say;
+    streams, so that n and m may be large. Rows are most frequent first.
 
     Confidence is the share of the best among the k, halved where the choice is not mutual, and scaled by how far the
     objective is above the surrogates'.
@@ -332,14 +330,19 @@ def ranked_targets(
         retrieve(*sides, min(max(wanted, RERANKED), len(sides[1])), config.retrieval, index=config.index)
         for sides, wanted in (((x, y), k), ((y, x), 1))
     )
-    ranks = rank_evidence(best.indices[:, 0], back.indices[:, 0])
+    ranks = rank_evidence(best.indices[:, 0], back.indices[:, 0]) if config.ranks else None
+    own, other = (torch.arange(len(side), device=side.device)[:, None] for side in (x, y))
+    sharpness = config.last_sharpness / 2
     if ranks is not None:
-        own, other = (torch.arange(len(side), device=side.device)[:, None] for side in (x, y))
-        best = reranked(best, config.rank_weight * ranks(own, best.indices), k)
-        back = reranked(back, config.rank_weight * ranks(back.indices, other), 1)
+        sharpness = likeliest_sharpness(best.scores, ranks(own, best.indices))
+    nats = [
+        Neighbours(sharpness * near.scores + (0.0 if ranks is None else ranks(*pairs)), near.indices)
+        for near, pairs in ((best, (own, best.indices)), (back, (back.indices, other)))
+    ]
+    best, back = both_ways(*nats)
     best = Neighbours(best.scores[:, :k], best.indices[:, :k])
     mutual = mutual_pairs(best.indices[:, 0], back.indices[:, 0]).to(x.dtype)
-    posterior = torch.softmax(config.last_sharpness / 2 * best.scores, dim=1)
+    posterior = torch.softmax(best.scores, dim=1)
     belief = 1.0
     if fit.verdict is not None:
         belief = float(np.clip(fit.verdict.evidence["margin"] / max(fit.verdict.evidence["margin_asked"], 1e-9), 0, 1))
