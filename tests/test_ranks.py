@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from sae_translate.align.ranks import RankEvidence, both_ways, likeliest_sharpness, rank_evidence, with_ranks
+from sae_translate.align.ranks import (
+    RankEvidence,
+    both_ways,
+    evidence_of_all,
+    likeliest_sharpness,
+    rank_evidence,
+    two_way,
+)
 from sae_translate.align.retrieval import Neighbours
 
 
@@ -47,15 +54,13 @@ def test_what_is_not_mutual_tells_nothing():
     assert rank_evidence(torch.zeros(500, dtype=torch.int64), torch.arange(500)) is None
 
 
-def test_scores_of_all_pairs_gain_what_their_ranks_say():
+def test_all_pairs_are_told_of_at_once_and_few_mutual_choices_tell_nothing():
     scores = torch.eye(300)[:, noisy_order(300, 0.4).argsort()]
     evidence = rank_evidence(scores.argmax(1), scores.argmax(0))
-    gained = with_ranks(scores) - scores
-    near, far = torch.tensor([7, 7]), torch.tensor([31, 290])
-    told = evidence(near, far)
-    assert float(gained[7, 31] / gained[7, 290]) == pytest.approx(float(told[0] / told[1]), abs=1e-3)
-    assert gained[7, 7] > 0 > gained[7, 290]
-    assert torch.equal(with_ranks(scores[:5]), scores[:5])
+    whole = evidence_of_all(scores)
+    assert float(whole[7, 31]) == pytest.approx(float(evidence(torch.tensor(7), torch.tensor(31))), abs=1e-5)
+    assert whole[7, 7] > 0 > whole[7, 290]
+    assert evidence_of_all(scores[:5]) is None
 
 
 @pytest.mark.parametrize("truth", [8.0, 25.0])
@@ -76,7 +81,9 @@ def test_what_is_near_to_all_is_chosen_less_in_either_direction():
     whole = torch.arange(3).expand(3, 3)
     forward, backward = both_ways(Neighbours(nats, whole), Neighbours(nats.T, whole))
     assert forward.indices[:, 0].tolist() == [1, 0, 0]
-    expected = (nats.log_softmax(1) + nats.log_softmax(0)) / 2
+    expected = two_way(nats)
+    chances = nats.softmax(1) * nats.softmax(0)
+    assert torch.allclose(expected.exp(), chances.sqrt(), atol=1e-6)
     assert torch.allclose(torch.zeros(3, 3).scatter(1, forward.indices, forward.scores), expected, atol=1e-6)
     assert torch.allclose(torch.zeros(3, 3).scatter(1, backward.indices, backward.scores), expected.T, atol=1e-6)
     assert (forward.scores.diff(dim=1) <= 0).all()

@@ -9,6 +9,7 @@ import torch
 from activation_cache.errors import UserError
 from sae_translate.align.alignment import NullVerdict
 from sae_translate.align.decipher import DecipherConfig
+from sae_translate.align.ranks import RankEvidence
 from sae_translate.align.retrieval import csls_scores
 from sae_translate.align.together import (
     Experts,
@@ -32,7 +33,7 @@ def experts(seed: int = 0) -> Experts:
     seen = torch.nn.functional.normalize(points + 0.3 * torch.randn(100, 20, generator=draw))
     named = torch.where(torch.rand(100, generator=draw) < 0.67, torch.arange(100), torch.randperm(100, generator=draw))
     posterior = 0.6 * torch.nn.functional.one_hot(named, 100) + 0.4 / 100
-    return trusted(csls_scores(seen, points), posterior, TogetherConfig())
+    return trusted(csls_scores(seen, points), posterior, None, TogetherConfig())
 
 
 def right(plan: torch.Tensor) -> float:
@@ -42,14 +43,14 @@ def right(plan: torch.Tensor) -> float:
 def test_the_product_is_better_than_either_expert():
     for seed in range(3):
         both = experts(seed)
-        assert right(both.product(5)) > max(right(both.scores), right(both.posterior)) + 0.03
+        assert right(both.product()) > max(right(both.scores), right(both.posterior)) + 0.03
 
 
 def test_an_expert_that_is_often_wrong_is_doubted_more():
     good = experts()
     worse = torch.where(torch.rand(100, 1, generator=torch.Generator().manual_seed(1)) < 0.3, good.posterior,
                         good.posterior[torch.randperm(100)])  # fmt: skip
-    assert trusted(good.scores, worse, TogetherConfig()).doubt > good.doubt
+    assert trusted(good.scores, worse, None, TogetherConfig()).doubt > good.doubt
 
 
 def test_vectors_that_are_often_wrong_are_taken_less_sharply():
@@ -57,8 +58,12 @@ def test_vectors_that_are_often_wrong_are_taken_less_sharply():
     told = 0.6 * torch.eye(100) + 0.4 / 100
     noise = torch.randn(good.scores.shape, generator=torch.Generator().manual_seed(1))
     noisy = good.scores + good.scores.std() * noise
-    chosen = [trusted(scores, told, TogetherConfig()).sharpness for scores in (good.scores, noisy)]
-    assert chosen[1] < chosen[0] <= TogetherConfig().sharpness[-1]
+    order = torch.arange(100)
+    ranks = RankEvidence((0.0, 0.05), (0.0, 1.7))(order[:, None], order)
+    for known in (None, ranks):
+        chosen = [trusted(scores, told, known, TogetherConfig()) for scores in (good.scores, noisy)]
+        assert chosen[1].sharpness < chosen[0].sharpness <= TogetherConfig().sharpness[-1]
+        assert known is None or chosen[1].alone < chosen[0].alone
 
 
 def test_a_doubted_posterior_still_sums_to_one_and_no_answer_is_any_answer():
@@ -68,11 +73,11 @@ def test_a_doubted_posterior_still_sums_to_one_and_no_answer_is_any_answer():
 
 
 def test_the_one_that_is_believed_answers_alone():
-    both, config = experts(), TogetherConfig()
-    alone = believed_plan(both, YES, NO, config)
-    assert torch.equal(alone, believed_plan(replace(both, posterior=both.posterior.flip(1)), YES, NO, config))
-    assert right(believed_plan(both, NO, YES, config)) == pytest.approx(right(both.posterior), abs=0.1)
-    assert torch.equal(believed_plan(both, YES, YES, config), both.product(config.balancing))
+    both = experts()
+    alone = believed_plan(both, YES, NO)
+    assert torch.equal(alone, believed_plan(replace(both, posterior=both.posterior.flip(1)), YES, NO))
+    assert right(believed_plan(both, NO, YES)) == right(both.posterior)
+    assert torch.equal(believed_plan(both, YES, YES), both.product())
 
 
 def test_the_verdict_is_yes_where_either_is():
@@ -83,7 +88,7 @@ def test_the_verdict_is_yes_where_either_is():
 def test_nothing_in_common_is_one_clear_line():
     both = experts()
     with pytest.raises(UserError, match="0 of the items that vectors pair mutually"):
-        trusted(both.scores, torch.zeros(100, 100), TogetherConfig())
+        trusted(both.scores, torch.zeros(100, 100), None, TogetherConfig())
 
 
 def test_two_languages_with_vectors_are_aligned_from_both():

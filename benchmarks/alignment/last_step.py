@@ -23,8 +23,9 @@ from run import DATA, ROOT, gold_of, words_and_vectors
 from together import language_of
 
 from sae_translate.align.contexts import ContextsConfig, align_contexts
+from sae_translate.align.matching import balanced
 from sae_translate.align.procrustes import normalised, polar, reweighted
-from sae_translate.align.ranks import with_ranks
+from sae_translate.align.ranks import RERANKED, evidence_of_all, likeliest_sharpness, two_way
 from sae_translate.align.retrieval import csls_scores, largest, mutual_pairs, neighbourhoods, precision_at, unit
 from sae_translate.align.selflearning import transport
 from sae_translate.align.together import mutual_choices
@@ -125,12 +126,24 @@ def relaxed(steps: int, it: Mapped, rate: float = 20.0) -> torch.Tensor:
     return csls_scores(unit(it.a @ turn), it.b)
 
 
+def sharpness_of(it: Mapped) -> float:
+    """As sharp as ranks of frequency expect."""
+    scores = csls_scores(it.a, it.b)
+    near = largest(scores, RERANKED)
+    return likeliest_sharpness(near[0], evidence_of_all(scores).gather(1, near[1]))
+
+
+def with_ranks(it: Mapped, sharpness: float | None = None) -> torch.Tensor:
+    scores = csls_scores(it.a, it.b)
+    return (sharpness or sharpness_of(it)) * scores + evidence_of_all(scores)
+
+
 def sum_of(parts: tuple[Callable, ...], it: Mapped) -> torch.Tensor:
     return sum(part(it) for part in parts)
 
 
 WAYS: dict[str, Callable[[Mapped], torch.Tensor]] = {
-    "as it is: CSLS, 10 neighbours": partial(csls_of, 10),
+    "CSLS, 10 neighbours": partial(csls_of, 10),
     "cosine": lambda it: it.a @ it.b.T,
     "CSLS, 5 neighbours": partial(csls_of, 5),
     "CSLS, 20 neighbours": partial(csls_of, 20),
@@ -146,7 +159,12 @@ WAYS: dict[str, Callable[[Mapped], torch.Tensor]] = {
     "refitted on what both directions give": partial(refitted, both_ways, 1),
     "the rotation alone": rotated,
     "rotation and reweighted map, CSLS added": partial(sum_of, (rotated, partial(csls_of, 10))),
-    "with the ranks of frequency": lambda it: with_ranks(csls_scores(it.a, it.b), VectorsConfig.rank_weight),
+    "with the ranks of frequency, a nat for 0.05": partial(with_ranks, sharpness=20.0),
+    "with the ranks of frequency, as sharp as they expect": with_ranks,
+    "the same, transported": lambda it: balanced(with_ranks(it), 30),
+    "the same, chances of the other direction": lambda it: with_ranks(it).log_softmax(0),
+    "as it is: the same, mean of both directions": lambda it: two_way(with_ranks(it)),
+    "mean of both directions, without ranks": lambda it: two_way(sharpness_of(it) * csls_scores(it.a, it.b)),
     "with what 10 neighbours lead to": partial(of_neighbours, 10),
     "with what 30 neighbours lead to": partial(of_neighbours, 30),
     "RCSLS, 10 steps": partial(relaxed, 10),

@@ -11,7 +11,7 @@ import gzip
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,8 @@ from run import DATA, ROOT, gold_of
 
 from sae_translate.align.contexts import ContextsConfig
 from sae_translate.align.decipher import DecipherConfig
-from sae_translate.align.ranks import with_ranks
-from sae_translate.align.retrieval import csls_scores, precision_at
-from sae_translate.align.together import OF_TEXT, Experts, TogetherConfig, believed_plan, joined, trusted
+from sae_translate.align.retrieval import precision_at
+from sae_translate.align.together import OF_TEXT, TogetherConfig, believed_plan, heard, joined
 from sae_translate.align.vectors import VectorsConfig, fit_vectors, vectors_of
 from sae_translate.languages.language import Corpus, Language
 from sae_translate.languages.text import one_item_per_position
@@ -57,27 +56,22 @@ def measured(n: int, seed: int, method: str) -> dict:
     gold = gold_of("it-fr", list(source.items), list(target.items))
     config = TogetherConfig(vectors=VectorsConfig(seed=seed), text=of_text(method, seed))
     began = time.process_time()
-    (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
-    fit = fit_vectors(x, y, config.vectors)
+    fit = fit_vectors(vectors_of(source)[0], vectors_of(target)[0], config.vectors)
     of_vectors = time.process_time() - began
     text = OF_TEXT[type(config.text)](source, target, config.text)
-    scores = torch.zeros(n, n)
-    nearness = csls_scores(fit.source(x), fit.target(y))
-    scores[np.ix_(rows, columns)] = with_ranks(nearness)
-    posterior = torch.from_numpy(text.posterior()).to(scores)
-    experts = trusted(scores, posterior, config)
-    plan = believed_plan(experts, fit.verdict, text.verdict, config)
+    experts = heard(fit, text, source, target, config)
+    plan = believed_plan(experts, fit.verdict, text.verdict)
     verdict = joined(fit.verdict, text.verdict)
     took = time.process_time() - began
     plateau = [
         {"sharpness": sharpness, "doubt": doubt,
-         **precisions(Experts(scores, posterior, sharpness, doubt).product(config.balancing), gold)}
-        for sharpness in (4.0, 7.0, 10.0, 14.0, 20.0, 28.0) for doubt in (0.02, 0.1, 0.3)
+         **precisions(replace(experts, sharpness=sharpness, doubt=doubt).product(), gold)}
+        for sharpness in (1.0, 2.0, 4.0, 7.0, 10.0, 14.0, 20.0) for doubt in (0.02, 0.1, 0.3)
     ]  # fmt: skip
     return {"seed": seed, "text": method, "n_gold": len(gold), "cpu_seconds": took, "cpu_seconds_vectors": of_vectors,
             "doubt": experts.doubt, "sharpness": experts.sharpness, "verdict": asdict(verdict),
-            "objective_of_text": text.objective, "vectors": precisions(scores, gold),
-            "co_occurrence": precisions(posterior, gold), "together": precisions(plan, gold),
+            "objective_of_text": text.objective, "vectors": precisions(experts.of_vectors(), gold),
+            "co_occurrence": precisions(experts.posterior, gold), "together": precisions(plan, gold),
             "plateau": plateau, "config": asdict(config)}  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_translate.align.retrieval import Neighbours, largest, mutual_pairs
+from sae_translate.align.retrieval import Neighbours, mutual_pairs
 
 FEW = 20
 "With fewer mutual pairs than this their spread says little, and ranks are left out."
@@ -64,20 +64,21 @@ def likeliest_sharpness(scores: Float[Tensor, "n near"], evidence: Float[Tensor,
     return max(SHARPNESS, key=expected)
 
 
-def with_ranks(scores: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """Scores of all pairs and what ranks of frequency say of them, in units of the scores."""
+def evidence_of_all(scores: Float[Tensor, "n m"]) -> Float[Tensor, "n m"] | None:
+    """What ranks of frequency say of all pairs, as the mutual choices of the scores tell; None where nothing."""
     evidence = rank_evidence(scores.argmax(dim=1), scores.argmax(dim=0))
-    if evidence is None:
-        return scores
     own, other = (torch.arange(size, device=scores.device) for size in scores.shape)
-    near = largest(scores, min(RERANKED, scores.shape[1]))
-    sharpness = likeliest_sharpness(near[0], evidence(own[:, None], near[1]))
-    return scores + evidence(own[:, None], other) / sharpness
+    return None if evidence is None else evidence(own[:, None], other).to(scores.dtype)
+
+
+def two_way(nats: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+    """The geometric mean of the chances that either side's softmax gives a pair, in logs. What is near to many is so no
+    more."""
+    return (nats.log_softmax(1) + nats.log_softmax(0)) / 2
 
 
 def both_ways(forward: Neighbours, backward: Neighbours) -> tuple[Neighbours, Neighbours]:
-    """Neighbours of either side, scored in nats, by the geometric mean of the chances that either side's softmax gives
-    a pair; best first. What is near to many is so no more."""
+    """`two_way` of the nearest of either side, scored in nats, without the others; best first."""
     of_source, of_target = forward.scores.logsumexp(1), backward.scores.logsumexp(1)
 
     def ordered(near: Neighbours, own: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Neighbours:

@@ -1,16 +1,16 @@
-"""Vectors and co-occurrence together: each says how far the other is to be trusted, and their product is balanced.
+"""Vectors and co-occurrence together: each says how far the other is to be trusted, and ranks of frequency say of both.
 
 A product of experts (Hinton 2002). One is the softmax of CSLS between mapped vectors, the other the posterior of what
-co-occurrence tells, by contexts for words or by decipherment. How sharp the first is to be, and how often the second is
-simply wrong, is read off how well each expects the mutual choices of the other, so no pair is needed; that asks only
-that the two err apart.
+co-occurrence tells, by contexts for words or by decipherment. How often the second is simply wrong is read off how well
+it expects the mutual choices of the first, and how sharp the first is to be off how well the product expects the ranks
+that items have, or, where ranks say nothing, off how well it expects the mutual choices of the second. So no pair is
+needed; that asks only that they err apart.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,10 +19,9 @@ from activation_cache.errors import UserError
 from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
-from sae_translate.align.matching import balanced
-from sae_translate.align.ranks import with_ranks
-from sae_translate.align.retrieval import csls_scores, mutual_pairs
-from sae_translate.align.vectors import VectorsConfig, fit_vectors, vectors_of
+from sae_translate.align.ranks import RERANKED, evidence_of_all, likeliest_sharpness, two_way
+from sae_translate.align.retrieval import csls_scores, largest, mutual_pairs
+from sae_translate.align.vectors import VectorFit, VectorsConfig, fit_vectors, vectors_of
 from sae_translate.languages.language import Language
 
 OF_TEXT = {ContextsConfig: align_contexts, DecipherConfig: decipher}
@@ -37,12 +36,10 @@ class TogetherConfig:
     "How vectors are aligned."
     text: ContextsConfig | DecipherConfig = field(default_factory=ContextsConfig)
     "How co-occurrence is read: by the contexts of words, or by decipherment."
-    sharpness: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 24.0, 28.0, 34.0, 40.0)
+    sharpness: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 28.0, 40.0)
     "Sharpness of the softmax of vectors' CSLS, in nats per unit, that is chosen from."
     doubt: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
     "Chances that co-occurrence is wrong about an item that are chosen from."
-    balancing: int = 5
-    "Iterations by which the product is balanced, so that no target is everyone's."
 
 
 @dataclass(frozen=True)
@@ -50,16 +47,31 @@ class Experts:
     """Both experts' say about every pair, and how far each is trusted."""
 
     scores: Float[Tensor, "n m"]
-    "CSLS, and what ranks of frequency say."
+    "CSLS."
     posterior: Float[Tensor, "n m"]
     "P(target | source) by co-occurrence; a row of zeros where it has no answer."
+    ranks: Float[Tensor, "n m"] | None
+    "What ranks of frequency say, in nats; None: nothing."
+    alone: float
+    "Sharpness of vectors where they answer alone."
     sharpness: float
+    "And where both answer."
     doubt: float
 
-    def product(self, balancing: int) -> Float[Tensor, "n m"]:
+    def of_vectors(self) -> Float[Tensor, "n m"]:
+        """P(target | source) by vectors alone."""
+        return self._plan(self.alone * self.scores)
+
+    def of_text(self) -> Float[Tensor, "n m"]:
+        """P(target | source) by co-occurrence alone."""
+        return mixed(self.posterior, self.doubt)
+
+    def product(self) -> Float[Tensor, "n m"]:
         """P(target | source) by both."""
-        odds = self.sharpness * self.scores + mixed(self.posterior, self.doubt).log()
-        return balanced(odds, balancing)
+        return self._plan(self.sharpness * self.scores + self.of_text().log())
+
+    def _plan(self, nats: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
+        return two_way(nats if self.ranks is None else nats + self.ranks).softmax(1)
 
 
 def mixed(posterior: Float[Tensor, "n m"], doubt: float) -> Float[Tensor, "n m"]:
@@ -74,9 +86,15 @@ def mutual_choices(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, "pairs"], 
     return rows, best[rows]
 
 
-def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], config: TogetherConfig) -> Experts:
-    """Each as far as it makes the mutual choices of the other likely: vectors with the sharpness at which they do so
-    most, co-occurrence with the doubt. Raises `UserError` where co-occurrence answers none of what vectors pair."""
+def trusted(
+    scores: Float[Tensor, "n m"],
+    posterior: Float[Tensor, "n m"],
+    ranks: Float[Tensor, "n m"] | None,
+    config: TogetherConfig,
+) -> Experts:
+    """Each as far as it deserves: co-occurrence with the doubt at which it makes the mutual choices of vectors
+    likeliest, vectors with the sharpness at which the product makes ranks likeliest, or, without ranks, they the mutual
+    choices of co-occurrence. Raises `UserError` where co-occurrence answers none of what vectors pair."""
     answered = posterior.sum(1) > 0
     rows, best = mutual_choices(scores)
     rows, best = rows[answered[rows]], best[answered[rows]]
@@ -88,13 +106,34 @@ def trusted(scores: Float[Tensor, "n m"], posterior: Float[Tensor, "n m"], confi
             "vectors or text alone"
         )
 
-    def by_vectors(sharpness: float) -> float:
-        return float((sharpness * scores[told]).log_softmax(1).gather(1, partner[:, None]).mean())
-
     def by_text(doubt: float) -> float:
         return float(mixed(posterior[rows], doubt).gather(1, best[:, None]).log().mean())
 
-    return Experts(scores, posterior, max(config.sharpness, key=by_vectors), max(config.doubt, key=by_text))
+    doubt = max(config.doubt, key=by_text)
+    of_text = mixed(posterior, doubt).log()
+
+    def by_partners(sharpness: float) -> float:
+        return float((sharpness * scores[told]).log_softmax(1).gather(1, partner[:, None]).mean())
+
+    def by_ranks(sharpness: float) -> float:
+        return float((two_way(sharpness * scores + of_text).log_softmax(1) + ranks).logsumexp(1).mean())
+
+    if ranks is None:
+        sharpness = max(config.sharpness, key=by_partners)
+        return Experts(scores, posterior, ranks, config.vectors.last_sharpness / 2, sharpness, doubt)
+    near = largest(scores, min(RERANKED, scores.shape[1]))
+    alone = likeliest_sharpness(near[0], ranks.gather(1, near[1]))
+    return Experts(scores, posterior, ranks, alone, max(config.sharpness, key=by_ranks), doubt)
+
+
+def heard(fit: VectorFit, of_text: Alignment, source: Language, target: Language, config: TogetherConfig) -> Experts:
+    """What a fit of vectors and an alignment from co-occurrence say of all pairs, and how far each is trusted."""
+    (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
+    nearness = csls_scores(fit.source(x), fit.target(y))
+    evidence = evidence_of_all(nearness) if config.vectors.ranks else None
+    back = torch.from_numpy(rows.argsort())[:, None], torch.from_numpy(columns.argsort())
+    posterior = torch.from_numpy(of_text.posterior()).to(nearness)
+    return trusted(nearness[back], posterior, None if evidence is None else evidence[back], config)
 
 
 def align_together(
@@ -113,13 +152,9 @@ def align_together(
     (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
     fit = fit_vectors(x, y, config.vectors, progress)
     of_text = OF_TEXT[type(config.text)](source, target, config.text, progress)
-    scores = torch.zeros(len(rows), len(columns))
-    nearness = csls_scores(fit.source(x), fit.target(y))
-    scores[np.ix_(rows, columns)] = with_ranks(nearness) if config.vectors.ranks else nearness
-    posterior = torch.from_numpy(of_text.posterior()).to(scores)
-    experts = trusted(scores, posterior, config)
+    experts = heard(fit, of_text, source, target, config)
     verdict = joined(fit.verdict, of_text.verdict)
-    plan = believed_plan(experts, fit.verdict, of_text.verdict, config)
+    plan = believed_plan(experts, fit.verdict, of_text.verdict)
     return Alignment(
         source_items=source.items,
         target_items=target.items,
@@ -141,16 +176,14 @@ def align_together(
     )
 
 
-def believed_plan(
-    experts: Experts, vectors: NullVerdict | None, of_text: NullVerdict | None, config: TogetherConfig
-) -> Float[Tensor, "n m"]:
+def believed_plan(experts: Experts, vectors: NullVerdict | None, of_text: NullVerdict | None) -> Float[Tensor, "n m"]:
     """P(target | source) by the experts that are believed; by both where neither is, or where none was judged."""
     told = [verdict is None or verdict.believed for verdict in (vectors, of_text)]
     if told == [True, False]:
-        return balanced(config.vectors.last_sharpness * experts.scores, config.balancing)
+        return experts.of_vectors()
     if told == [False, True]:
-        return balanced(mixed(experts.posterior, experts.doubt).log(), config.balancing)
-    return experts.product(config.balancing)
+        return experts.of_text()
+    return experts.product()
 
 
 def joined(vectors: NullVerdict | None, of_text: NullVerdict | None) -> NullVerdict | None:
