@@ -77,12 +77,16 @@ def two_way(nats: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
     return (nats.log_softmax(1) + nats.log_softmax(0)) / 2
 
 
+def ordered(near: Neighbours, scores: Float[Tensor, "n near"]) -> Neighbours:
+    """The same neighbours with these scores, best first."""
+    best = scores.sort(dim=1, descending=True, stable=True)
+    return Neighbours(best.values, near.indices.gather(1, best.indices))
+
+
 def both_ways(forward: Neighbours, backward: Neighbours) -> tuple[Neighbours, Neighbours]:
     """`two_way` of the nearest of either side, scored in nats, without the others; best first."""
     of_source, of_target = forward.scores.logsumexp(1), backward.scores.logsumexp(1)
-
-    def ordered(near: Neighbours, own: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Neighbours:
-        best = (near.scores - (own[:, None] + others[near.indices]) / 2).sort(dim=1, descending=True, stable=True)
-        return Neighbours(best.values, near.indices.gather(1, best.indices))
-
-    return ordered(forward, of_source, of_target), ordered(backward, of_target, of_source)
+    return (
+        ordered(forward, forward.scores - (of_source[:, None] + of_target[forward.indices]) / 2),
+        ordered(backward, backward.scores - (of_target[:, None] + of_source[backward.indices]) / 2),
+    )

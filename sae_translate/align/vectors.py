@@ -13,7 +13,7 @@ from activation_cache.errors import UserError, choose
 from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.posterior import fit_posterior
 from sae_translate.align.procrustes import LinearMap, normalised, normalising_means, polar, reweighted
-from sae_translate.align.ranks import RERANKED, both_ways, likeliest_sharpness, rank_evidence
+from sae_translate.align.ranks import RERANKED, both_ways, likeliest_sharpness, ordered, rank_evidence
 from sae_translate.align.retrieval import Neighbours, check_vectors, mutual_pairs, retrieve, unit
 from sae_translate.align.selflearning import (
     annealing,
@@ -332,14 +332,17 @@ def ranked_targets(
     )
     ranks = rank_evidence(best.indices[:, 0], back.indices[:, 0]) if config.ranks else None
     own, other = (torch.arange(len(side), device=side.device)[:, None] for side in (x, y))
-    sharpness = config.last_sharpness / 2
+    sharpness = config.last_sharpness / (2 if config.retrieval == "csls" else 1)
     if ranks is not None:
         sharpness = likeliest_sharpness(best.scores, ranks(own, best.indices))
     nats = [
         Neighbours(sharpness * near.scores + (0.0 if ranks is None else ranks(*pairs)), near.indices)
         for near, pairs in ((best, (own, best.indices)), (back, (back.indices, other)))
     ]
-    best, back = both_ways(*nats)
+    if config.retrieval == "inverted_softmax":  # it holds the other direction already, and is not symmetric
+        best, back = (ordered(near, near.scores) for near in nats)
+    else:
+        best, back = both_ways(*nats)
     best = Neighbours(best.scores[:, :k], best.indices[:, :k])
     mutual = mutual_pairs(best.indices[:, 0], back.indices[:, 0]).to(x.dtype)
     posterior = torch.softmax(best.scores, dim=1)
