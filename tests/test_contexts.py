@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from activation_cache.errors import UserError
-from sae_translate.align.contexts import Contexts, ContextsConfig, Pairs, align_contexts, carried, chosen, compared
+from sae_translate.align.contexts import (
+    COMPETING,
+    Contexts,
+    ContextsConfig,
+    Pairs,
+    align_contexts,
+    carried,
+    chosen,
+    compared,
+)
 from sae_translate.align.retrieval import csls_scores, unit
 from sae_translate.languages.hmm import bijective, sample, symbol_language
 from sae_translate.languages.text import keep_items
@@ -76,6 +85,14 @@ def test_sides_of_different_sizes_and_rare_items_are_left_out(swapped):
     kept = {int(name): place for place, name in enumerate(fewer.items)}
     there = [i for i in np.argsort(-source.counts)[:60] if int(answer[i]) in kept]
     assert (alignment(np.array(there)) == [kept[int(answer[i])] for i in there]).mean() > 0.9
+
+
+def test_words_far_beyond_the_contexts_are_compared_in_the_last_step(swapped):
+    source, target, answer, _ = swapped
+    alignment = align_contexts(source, target, ContextsConfig(core=50, contexts=50, steps=6, null_surrogates=0))
+    beyond = np.argsort(-source.counts)[int(50 * COMPETING) :]
+    assert len(beyond) == 25
+    assert (alignment(beyond) == answer[beyond]).mean() > 0.8
 
 
 def test_contexts_are_paired_by_best_choices_among_the_other_s_nearest():

@@ -30,6 +30,8 @@ from sae_translate.languages.language import Language
 
 NEAREST = 10
 "Neighbours that CSLS takes the mean of."
+COMPETING = 1.5
+"Times as many items as contexts are compared before the last step: a context's best choice is sought among them."
 SEARCHED = 24
 "Halvings by which the sharpness of a softmax is found."
 
@@ -78,6 +80,12 @@ class Contexts:
     "Share of the positions."
     odds: Float[Tensor, "bins n k"]
     "Log odds with every context against independence; a bin is a lag and direction, or the window."
+
+    def first(self, n_items: int) -> "Contexts":
+        """The heaviest alone."""
+        return replace(
+            self, items=self.items[:n_items], frequency=self.frequency[:n_items], odds=self.odds[:, :n_items]
+        )
 
     def turned(self, bins: Int[Tensor, "chosen"]) -> "Contexts":
         """These bins alone, in this order."""
@@ -191,9 +199,12 @@ def learnt(
     dictionary = core.new_zeros(n_source, n_target)
     core = core[:n_source, :n_target]
     dictionary[: len(core), : core.shape[1]] = core
-    scores = carried(source, target, dictionary)
+    whole = source, target
+    few = source.first(int(COMPETING * n_source)), target.first(int(COMPETING * n_target))
+    scores = carried(*(few if config.steps > 1 else whole), dictionary)
     for step in range(1, config.steps):
-        scores = compared(source, target, chosen(scores, config.nearest, n_source, n_target))
+        pairs = chosen(scores, config.nearest, n_source, n_target)
+        scores = compared(*(few if step < config.steps - 1 else whole), pairs)
         report(step)
     return scores, chosen(scores, config.nearest, n_source, n_target)
 
