@@ -122,6 +122,14 @@ def test_contexts_are_paired_by_best_choices_among_the_other_s_nearest():
     }
 
 
+def test_contexts_that_find_no_partner_leave_nothing_to_compare():
+    scores = torch.tensor([[0.0, 2.0], [0.0, 1.0]])
+    pairs = chosen(scores[:, :1] - scores[:, 1:], 1, 1, 0)
+    assert len(pairs.weight) == 0
+    side = Contexts(np.arange(3), torch.ones(3), torch.randn(2, 3, 1))
+    assert torch.equal(compared(side, side, pairs), torch.zeros(3, 3))
+
+
 def test_items_are_compared_by_correlation_in_the_contexts_that_are_paired_alone():
     draw = torch.Generator().manual_seed(0)
     odds = torch.randn(2, 7, 5, generator=draw), torch.randn(2, 8, 5, generator=draw)

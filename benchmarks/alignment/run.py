@@ -174,7 +174,8 @@ Before them, de-fr collapsed in 2 of these 10 draws (P@1 0.337 and 0.124) and wa
 0.918 in the others (mean 0.758); with them 0.910 to 0.926 (mean 0.918), before ranks of frequency were looked at. Two
 of the ten draws needed the wide search. The objective on the grown set told every better map from every worse one in
 the runs looked at (de-fr 3 draws, itA-frB 2, five ways of growing; P@1 was in sight), so passes go on while it rises.
-Ranks of frequency came last; reports/alignment_last_step.md holds what else was tried and what spoke for them.
+Ranks of frequency and both directions came last, as sharp as ranks expect; reports/alignment_last_step.md holds what
+else was tried, and the vectors of other texts that spoke for them.
 
 ## Under noise
 

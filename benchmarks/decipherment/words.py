@@ -341,8 +341,9 @@ which `decipher` went without. Agreement is the verdict's: of two dictionaries f
 the same with the target read backwards. Chance of P@1 is one in the number of words.
 The recipe (lags and window, log odds, CSLS) was found on seed 0 of English-German and looked at once on Italian-French
 and, for the margin, on the controls, all with the answers in sight; other seeds, sizes and the way back were measured
-with it as it stood. That only pairs that choose each other carry contexts over, those of 2,000 words, was found later,
-on manuals (reports/manuals.md)."""
+with it as it stood. Which contexts are carried over, those of 2,000 words, that they are compared by correlation, and
+that the last scores are balanced, was found later, on manuals, the documentation and one draw of Tatoeba (seed 1),
+answers in sight (reports/manuals.md)."""
     columns = ("case", "method", "words a side", "seed", "scored", "n", "P@1", "P@5", "token-weighted",
                "mean confidence", "ECE", "agreement (backwards)", "believed", "CPU s", "peak GiB")  # fmt: skip
     lines = ["# Words of two languages from text alone", "", __doc__.split("\n\n")[-1].strip(), "", about, "",

@@ -126,10 +126,11 @@ class Pairs:
 def nearness(
     bins: Iterable[tuple[Float[Tensor, "n k"], Float[Tensor, "m k"]]],
 ) -> Float[Tensor, "n m"]:
-    """CSLS of every pair, over all bins together."""
-    (x, y), *others = bins
+    """CSLS of every pair, over all bins together, of which one at a time is held."""
+    rest = iter(bins)
+    x, y = next(rest)
     cosine, of_source, of_target = x @ y.T, x.square().sum(1), y.square().sum(1)
-    for x, y in others:
+    for x, y in rest:
         cosine.addmm_(x, y.T)
         of_source += x.square().sum(1)
         of_target += y.square().sum(1)
