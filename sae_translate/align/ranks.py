@@ -2,6 +2,8 @@
 
 How much that is worth is read off the mutual choices of the vectors, so nothing is assumed of the text: where the two
 sides come in orders that have nothing to do with each other, these ranks lie as far apart as any, and nothing is said.
+Where they say something, they also tell how sharp scores deserve to be taken, as they err apart from them. The other
+direction tells the rest: a pair is worth the chances that either side gives it (`two_way`).
 """
 
 import math

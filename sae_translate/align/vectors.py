@@ -308,6 +308,7 @@ class RankedTargets:
     """The dictionary as ranks: for every source its k best targets with score, share and confidence."""
 
     best: Neighbours
+    "Scores are log chances, the mean of both directions'."
     posterior: Float[Tensor, "n k"]
     "Share of each of the k, summing to 1."
     mutual: Float[Tensor, "n"]
