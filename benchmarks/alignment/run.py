@@ -275,7 +275,7 @@ def page(result: dict) -> str:
         lines += ["## Known answers: points turned, put in another order, with noise", "",
                   "The noise has `sigma` standard deviations of the points' coordinates. Clouds: the vectors of "
                   "Italian words; normal points of so many dimensions; such whose variance falls as 1/axis.", "",
-                  "| points | cloud | sigma | known pairs | seed | P@1 | true rotation's | objective | null | "
+                  "| points | cloud | sigma | known pairs | seed | P@1 | true rotation's, CSLS | objective | null | "
                   "believed | CPU s |",
                   "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
         lines += [f"| {r['points']:,} | {r['cloud']} | {r['sigma']} | {r.get('pairs', 0)} | {r['seed']} | "
