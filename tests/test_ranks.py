@@ -43,11 +43,9 @@ def test_the_spread_of_pairs_is_read_off_the_mutual_choices_alone():
 
 
 def test_orders_that_have_nothing_to_do_with_each_other_say_nothing():
-    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))
-    evidence = rank_evidence(order, order.argsort())
-    if evidence is not None:
-        near, far = evidence(torch.tensor([10, 10]), torch.tensor([10, 3000])).tolist()
-        assert near - far < 0.6
+    for seed in range(40):
+        order = torch.randperm(400, generator=torch.Generator().manual_seed(seed))
+        assert rank_evidence(order, order.argsort()) is None
 
 
 def test_what_is_not_mutual_tells_nothing():

@@ -19,6 +19,10 @@ FEW = 20
 "With fewer mutual pairs than this their spread says little, and ranks are left out."
 LEAST_VARIANCE = 0.01
 "Of log ranks of pairs: no two texts agree on them more closely than by a tenth."
+SURELY = 3.0
+"Standard errors by which ranks of pairs must lie nearer than any."
+SPREAD_OF_VARIANCE = 5.0
+"Of a sample's variance, in units of its square, a point: log ranks are exponential, their difference is Laplace's."
 RERANKED = 40
 "Of how many of the nearest ranks of frequency, and the other direction, may change the order."
 SHARPNESS = tuple(4.0 * 1.15**step for step in range(20))
@@ -44,7 +48,7 @@ class RankEvidence:
 
 def rank_evidence(forward: Int[Tensor, "n"], backward: Int[Tensor, "m"]) -> RankEvidence | None:
     """From the best target of every source and the best source of every target, both most frequent first; None where
-    mutual pairs are few or no nearer in rank than any other."""
+    mutual pairs are few or not clearly nearer in rank than any other: by three standard errors of the variance."""
     ranks = [torch.arange(1, len(side) + 1, device=side.device).double().log() for side in (forward, backward)]
     own = mutual_pairs(forward, backward)
     apart = ranks[0][own] - ranks[1][forward[own]]
@@ -52,7 +56,8 @@ def rank_evidence(forward: Int[Tensor, "n"], backward: Int[Tensor, "m"]) -> Rank
         return None
     of_pairs = float(apart.mean()), max(float(apart.var(unbiased=False)), LEAST_VARIANCE)
     of_any = float(ranks[0].mean() - ranks[1].mean()), sum(float(rank.var(unbiased=False)) for rank in ranks)
-    return RankEvidence(of_pairs, of_any) if of_pairs[1] < of_any[1] else None
+    spread = 1 - SURELY * (SPREAD_OF_VARIANCE / len(apart)) ** 0.5
+    return RankEvidence(of_pairs, of_any) if of_pairs[1] < spread * of_any[1] else None
 
 
 def likeliest_sharpness(scores: Float[Tensor, "n near"], evidence: Float[Tensor, "n near"]) -> float:
