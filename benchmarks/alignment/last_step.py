@@ -36,7 +36,7 @@ and 0.66 over mutual pairs, yet as evidence beside ranks they give 1004, 474 and
 
 ## What chose the way
 
-Not these pairs, though they were in sight, but word2vec (gensim) of other texts, by scripts that are not kept: manuals of
+Not these pairs, though they were in sight, but word2vec (gensim) of other texts, by scripts not kept: manuals of
 Linux (Spanish-French, Polish-French, German-Polish, both directions) and all of Tatoeba and the Bible (English-German,
 both directions), 3,000 words a side; half of the gold pairs are known to the map, the other half is scored (n = 338 to
 705), two draws each. Mean P@1:
