@@ -25,7 +25,7 @@ from together import language_of
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.matching import balanced
 from sae_translate.align.procrustes import normalised, polar, reweighted
-from sae_translate.align.ranks import RERANKED, evidence_of_all, likeliest_sharpness, two_way
+from sae_translate.align.ranks import evidence_of_all, sharpness_of_all, two_way
 from sae_translate.align.retrieval import csls_scores, largest, mutual_pairs, neighbourhoods, precision_at, unit
 from sae_translate.align.selflearning import transport
 from sae_translate.align.together import mutual_choices
@@ -153,8 +153,7 @@ def relaxed(steps: int, it: Mapped, rate: float = 20.0) -> torch.Tensor:
 def sharpness_of(it: Mapped) -> float:
     """As sharp as ranks of frequency expect."""
     scores = csls_scores(it.a, it.b)
-    near = largest(scores, RERANKED)
-    return likeliest_sharpness(near[0], evidence_of_all(scores).gather(1, near[1]))
+    return sharpness_of_all(scores, evidence_of_all(scores))
 
 
 def with_ranks(it: Mapped, sharpness: float | None = None) -> torch.Tensor:

@@ -74,10 +74,11 @@ def measured(n: int, seed: int, method: str) -> dict:
     gold = gold_of("it-fr", list(source.items), list(target.items))
     config = TogetherConfig(vectors=VectorsConfig(seed=seed), text=of_text(method, seed))
     began = time.process_time()
-    fit = fit_vectors(vectors_of(source)[0], vectors_of(target)[0], config.vectors)
+    sides = vectors_of(source), vectors_of(target)
+    fit = fit_vectors(sides[0][0], sides[1][0], config.vectors)
     of_vectors = time.process_time() - began
     text = OF_TEXT[type(config.text)](source, target, config.text)
-    experts = heard(fit, text, source, target, config)
+    experts = heard(fit, *sides, text, config)
     plan = believed_plan(experts, fit.verdict, text.verdict)
     verdict = joined(fit.verdict, text.verdict)
     took = time.process_time() - began

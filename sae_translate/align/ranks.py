@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_translate.align.retrieval import Neighbours, mutual_pairs
+from sae_translate.align.retrieval import Neighbours, largest, mutual_pairs
 
 FEW = 20
 "With fewer mutual pairs than this their spread says little, and ranks are left out."
@@ -76,6 +76,12 @@ def evidence_of_all(scores: Float[Tensor, "n m"]) -> Float[Tensor, "n m"] | None
     evidence = rank_evidence(scores.argmax(dim=1), scores.argmax(dim=0))
     own, other = (torch.arange(size, device=scores.device) for size in scores.shape)
     return None if evidence is None else evidence(own[:, None], other).to(scores.dtype)
+
+
+def sharpness_of_all(scores: Float[Tensor, "n m"], evidence: Float[Tensor, "n m"]) -> float:
+    """`likeliest_sharpness` of the nearest of every row."""
+    near, indices = largest(scores, min(RERANKED, scores.shape[1]))
+    return likeliest_sharpness(near, evidence.gather(1, indices))
 
 
 def two_way(nats: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:

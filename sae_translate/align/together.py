@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,13 +20,15 @@ from activation_cache.errors import UserError
 from sae_translate.align.alignment import Alignment, NullVerdict
 from sae_translate.align.contexts import ContextsConfig, align_contexts
 from sae_translate.align.decipher import DecipherConfig, decipher
-from sae_translate.align.ranks import RERANKED, evidence_of_all, likeliest_sharpness, two_way
-from sae_translate.align.retrieval import csls_scores, largest, mutual_pairs
+from sae_translate.align.ranks import evidence_of_all, sharpness_of_all, two_way
+from sae_translate.align.retrieval import csls_scores, mutual_pairs
 from sae_translate.align.vectors import VectorFit, VectorsConfig, fit_vectors, vectors_of
 from sae_translate.languages.language import Language
 
 OF_TEXT = {ContextsConfig: align_contexts, DecipherConfig: decipher}
 "What reads co-occurrence, by the kind of its config."
+Sorted = tuple[Float[Tensor, "n d"], Int[np.ndarray, "n"]]
+"A side as `vectors_of` gives it: vectors, most frequent first, and which items they are of."
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,6 @@ def trusted(
     answered = posterior.sum(1) > 0
     rows, best = mutual_choices(scores)
     rows, best = rows[answered[rows]], best[answered[rows]]
-    told, partner = mutual_choices(posterior)
-    told, partner = told[answered[told]], partner[answered[told]]
     if len(rows) < 2:
         raise UserError(
             f"{len(rows)} of the items that vectors pair mutually are answered by co-occurrence, and 2 are needed: use "
@@ -110,25 +111,27 @@ def trusted(
         return float(mixed(posterior[rows], doubt).gather(1, best[:, None]).log().mean())
 
     doubt = max(config.doubt, key=by_text)
-    of_text = mixed(posterior, doubt).log()
-
-    def by_partners(sharpness: float) -> float:
-        return float((sharpness * scores[told]).log_softmax(1).gather(1, partner[:, None]).mean())
-
-    def by_ranks(sharpness: float) -> float:
-        return float((two_way(sharpness * scores + of_text).log_softmax(1) + ranks).logsumexp(1).mean())
-
     if ranks is None:
-        sharpness = max(config.sharpness, key=by_partners)
-        return Experts(scores, posterior, ranks, config.vectors.last_sharpness / 2, sharpness, doubt)
-    near = largest(scores, min(RERANKED, scores.shape[1]))
-    alone = likeliest_sharpness(near[0], ranks.gather(1, near[1]))
-    return Experts(scores, posterior, ranks, alone, max(config.sharpness, key=by_ranks), doubt)
+        told, partner = mutual_choices(posterior)
+        told, partner = told[answered[told]], partner[answered[told]]
+
+        def expected(sharpness: float) -> float:
+            return float((sharpness * scores[told]).log_softmax(1).gather(1, partner[:, None]).mean())
+
+        alone = config.vectors.last_sharpness / 2
+    else:
+        of_text = mixed(posterior, doubt).log()
+
+        def expected(sharpness: float) -> float:
+            return float((two_way(sharpness * scores + of_text).log_softmax(1) + ranks).logsumexp(1).mean())
+
+        alone = sharpness_of_all(scores, ranks)
+    return Experts(scores, posterior, ranks, alone, max(config.sharpness, key=expected), doubt)
 
 
-def heard(fit: VectorFit, of_text: Alignment, source: Language, target: Language, config: TogetherConfig) -> Experts:
-    """What a fit of vectors and an alignment from co-occurrence say of all pairs, and how far each is trusted."""
-    (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
+def heard(fit: VectorFit, source: Sorted, target: Sorted, of_text: Alignment, config: TogetherConfig) -> Experts:
+    """What a fit of sides and an alignment from co-occurrence say of all pairs, and how far each is trusted."""
+    (x, rows), (y, columns) = source, target
     nearness = csls_scores(fit.source(x), fit.target(y))
     evidence = evidence_of_all(nearness) if config.vectors.ranks else None
     back = torch.from_numpy(rows.argsort())[:, None], torch.from_numpy(columns.argsort())
@@ -149,10 +152,10 @@ def align_together(
     undefined and for too little text.
     """
     began = perf_counter()
-    (x, rows), (y, columns) = vectors_of(source), vectors_of(target)
-    fit = fit_vectors(x, y, config.vectors, progress)
+    sides = vectors_of(source), vectors_of(target)
+    fit = fit_vectors(sides[0][0], sides[1][0], config.vectors, progress)
     of_text = OF_TEXT[type(config.text)](source, target, config.text, progress)
-    experts = heard(fit, of_text, source, target, config)
+    experts = heard(fit, *sides, of_text, config)
     verdict = joined(fit.verdict, of_text.verdict)
     plan = believed_plan(experts, fit.verdict, of_text.verdict)
     return Alignment(
@@ -165,8 +168,8 @@ def align_together(
         record={
             "method": "together",
             "config": asdict(config),
-            "source": {"name": source.name, "positions": source.corpus.n_positions, "items": len(rows)},
-            "target": {"name": target.name, "positions": target.corpus.n_positions, "items": len(columns)},
+            "source": {"name": source.name, "positions": source.corpus.n_positions, "items": len(source.items)},
+            "target": {"name": target.name, "positions": target.corpus.n_positions, "items": len(target.items)},
             "sharpness": experts.sharpness,
             "doubt": experts.doubt,
             "of_text": of_text.record["method"],
